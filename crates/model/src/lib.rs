@@ -1,0 +1,28 @@
+//! The vocabulary and the rules of Leviathan.
+//!
+//! Everything here is pure: no files, no network, no async, no clock (`now` is an argument), no environment.
+//! The crate knows what the three documents mean, which change is permitted, which task comes next and which
+//! step may follow which. It does not know how a change was read from git, how an event is stored, how a
+//! pull request is opened or who runs a check.
+//!
+//! Ids and paths are types that cannot be built wrong, and a permission is a value that the next step needs:
+//! [`ChangeSet`] becomes a [`PermittedChange`] only by the path rules, and that a [`VerifiedChange`] only by
+//! a passing report of every invariant at that very commit.
+
+pub mod attempt;
+pub mod change;
+pub mod documents;
+pub mod event;
+pub mod graph;
+mod id;
+mod path;
+pub mod pattern;
+pub mod rules;
+pub mod select;
+
+pub use attempt::{AttemptState, FailureClass, FailureReason, Stage};
+pub use id::{
+    ActorId, AttemptId, BranchName, CommitId, Digest, Epoch, EventId, IdError, ObjectId, Seq, TargetId,
+    TaskId,
+};
+pub use path::{RepoPath, RepoPathError};
