@@ -1,0 +1,144 @@
+//! What an agent may do: change files in one tree, run commands in containment, ask for a check, and all of it
+//! only until the deadline or until somebody cancels.
+//!
+//! A toolbox holds no credential and cannot reach one. It judges a write early so that the agent hears the
+//! reason; it does not decide what is published, that is the gate's.
+
+mod tree;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::RepoPath;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+pub use tree::{Tree, TreeError};
+
+/// A future that a toolbox's callback returns.
+pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Everything an agent may use, for the rounds of one attempt.
+#[derive(Clone)]
+pub struct Toolbox {
+    /// The plain tree that the agent changes; it is exported from the base commit and has no `.git` of ours.
+    pub tree: Tree,
+    /// Says whether a path may change, by the same rules as the gate.
+    pub judge: Arc<dyn Fn(&RepoPath) -> Permission + Send + Sync>,
+    /// Runs one shell command contained, with the tree as its working directory. When it returns, no process
+    /// of the command lives any more; the same must hold when the returned future is dropped.
+    pub shell: Arc<dyn Fn(ShellCommand) -> Pending<ShellOutput> + Send + Sync>,
+    /// Runs the named invariant on the tree as it is now, as the last check will, and returns its report in
+    /// words. `None`: no invariant has this name.
+    pub check: Arc<dyn Fn(String) -> Pending<Option<CheckReport>> + Send + Sync>,
+    /// When the agent must stop.
+    pub bounds: Bounds,
+}
+
+/// Whether a path may be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Permission {
+    /// It may.
+    Permitted,
+    /// It may not; the words name the rule.
+    Denied(String),
+}
+
+/// One command line for `sh -c`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShellCommand {
+    /// The command line.
+    pub command: String,
+    /// How long it may run.
+    pub timeout: Duration,
+}
+
+/// What became of a [`ShellCommand`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShellOutput {
+    /// How it ended.
+    pub ending: ShellEnding,
+    /// Standard output and error as they came, cut at the containment's limit.
+    pub output: Vec<u8>,
+}
+
+/// How a shell command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShellEnding {
+    /// By itself, with this exit code.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+    /// It ran longer than it may, and was killed.
+    TimedOut,
+    /// It wrote more than it may, and was killed.
+    OutputLimit,
+    /// It did not run, for this reason.
+    NotStarted(String),
+}
+
+/// What a check said, for the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Whether it passed.
+    pub passed: bool,
+    /// How it ended, with head and tail of its output.
+    pub text: String,
+}
+
+/// The deadline of an attempt, and the wire by which it is cancelled.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    deadline: Instant,
+    cancelled: watch::Receiver<bool>,
+}
+
+/// Why work had to stop from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Interrupted {
+    /// Somebody cancelled, or whoever could cancel is gone.
+    #[error("the attempt was cancelled")]
+    Cancelled,
+    /// The deadline has passed.
+    #[error("the attempt reached its deadline")]
+    DeadlinePassed,
+}
+
+impl Bounds {
+    /// Work may last until `deadline` or until `cancelled` becomes true. A sender that was dropped counts as
+    /// cancelled: nobody could stop the work any more.
+    pub fn new(deadline: Instant, cancelled: watch::Receiver<bool>) -> Self {
+        Self { deadline, cancelled }
+    }
+
+    /// Whether work may go on.
+    pub fn check(&self) -> Result<(), Interrupted> {
+        if *self.cancelled.borrow() || self.cancelled.has_changed().is_err() {
+            Err(Interrupted::Cancelled)
+        } else if Instant::now() >= self.deadline {
+            Err(Interrupted::DeadlinePassed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Runs `work` until it is done or must stop; in the second case it is dropped.
+    pub async fn hold<T>(&self, work: impl Future<Output = T>) -> Result<T, Interrupted> {
+        self.check()?;
+        let mut cancelled = self.cancelled.clone();
+        tokio::select! {
+            biased;
+            // An error means that the sender is gone, which counts as cancelled.
+            _ = cancelled.wait_for(|cancelled| *cancelled) => Err(Interrupted::Cancelled),
+            () = tokio::time::sleep_until(self.deadline) => Err(Interrupted::DeadlinePassed),
+            done = work => Ok(done),
+        }
+    }
+
+    /// How long work may still last.
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
