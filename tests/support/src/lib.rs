@@ -1,1 +1,3 @@
-//! stub
+//! The far sides of our protocols, for tests. No crate of ours is known here: what is tested cannot help itself.
+
+pub mod repository;
