@@ -21,8 +21,19 @@ pub mod rules;
 pub mod select;
 
 pub use attempt::{AttemptState, FailureClass, FailureReason, Stage};
+pub use change::{
+    Change, ChangeSet, CheckOutcome, Entry, InvariantReport, Irregularity, IrregularityKind, Mode,
+    PermittedChange, Refused, Unverified, VerifiedChange,
+};
+pub use documents::{
+    AgentChoice, Backlog, Contract, DocumentDigests, Example, Invariant, Limits, MicroDollars, Network,
+    Overlap, PathRule, Policy, Priority, Problem, Problems, RepoUrl, Sandbox, Scope, Setup, Size, Status,
+    TargetSpec, Task,
+};
 pub use id::{
     ActorId, AttemptId, BranchName, CommitId, Digest, Epoch, EventId, IdError, ObjectId, Seq, TargetId,
     TaskId,
 };
 pub use path::{RepoPath, RepoPathError};
+pub use pattern::{PathPattern, PatternError};
+pub use rules::{PathRules, Protection, RuleRef, Verdict, Violation, ViolationKind};

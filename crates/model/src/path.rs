@@ -107,7 +107,7 @@ fn component_refusal(component: &str) -> Option<String> {
 
 /// Characters that change how a name reads without being seen: controls, zero-width, bidirectional marks,
 /// variation selectors and tags.
-fn is_hidden(c: char) -> bool {
+pub(crate) fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{00ad}' | '\u{034f}' | '\u{061c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
