@@ -1,5 +1,9 @@
 //! One attempt, in two stages: `work` lets an agent change a tree, judges the change and runs the checks;
 //! `publish` verifies the candidate again and opens the pull request.
+//!
+//! The crate knows how to carry out an attempt that the control plane has recorded. It does not choose tasks,
+//! does not know who started it, and cannot merge: there is no call for that in it.
 
 pub mod agent;
+pub mod contain;
 pub mod toolbox;

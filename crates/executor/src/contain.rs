@@ -1,0 +1,213 @@
+//! Runs one foreign command so that nothing of it outlives the call.
+//!
+//! Every tool command of an agent and every check of a policy goes through [`Containment::run`]. Our own
+//! program is executed once more as a *keeper*: it becomes the reaper of everything the command starts, gives
+//! the command a cleared environment, limits and an empty set of descriptors, and when the command ends, runs
+//! too long, writes too much or is cancelled, it kills every descendant, also one that called `setsid` or
+//! forked twice. The keeper holds one end of a pipe whose other end only this process has: if this process is
+//! killed, the pipe closes and the keeper kills everything as well.
+//!
+//! What this module refuses to know: what the command is for, and whether its end is good or bad. It holds no
+//! wall between the command and the rest of the machine yet: no namespaces, no landlock, no system call filter.
+
+mod descriptors;
+mod enter;
+mod keeper;
+mod log;
+mod plan;
+mod processes;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin};
+
+pub use log::{Excerpt, excerpt};
+pub use plan::{End, Limits, Program};
+pub use processes::{Survivors, adopt_orphans, end_all_descendants};
+
+/// The search path of every contained command, unless the operator configures another.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long the keeper may take, beyond the command's own time, to end everything and report.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// How commands are contained on this machine: which program keeps them and what every one of them sees in its
+/// environment.
+#[derive(Debug, Clone)]
+pub struct Containment {
+    program: PathBuf,
+    environment: BTreeMap<String, String>,
+}
+
+/// One command to run.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// What to run.
+    pub program: Program,
+    /// The working directory. It must exist.
+    pub directory: PathBuf,
+    /// A folder of the command's own, made when it is missing: `home` below it is its HOME, `tmp` its TMPDIR.
+    /// Commands that share it see each other's caches and installed packages.
+    pub scratch: PathBuf,
+    /// Variables beside those of the [`Containment`] and HOME and TMPDIR.
+    pub environment: BTreeMap<String, String>,
+    /// What the command reads from its standard input; empty means `/dev/null`.
+    pub stdin: Vec<u8>,
+    /// The file that receives what the command writes, up to [`Limits::log_bytes`]. Overwritten.
+    pub log: PathBuf,
+    /// A second file for what it writes to standard error; without it both go to `log` in their true order.
+    pub stderr_log: Option<PathBuf>,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+/// How a contained command ended, when nothing of it runs any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// How it ended.
+    pub end: End,
+    /// From its start to its end, without the clearing up.
+    pub duration: Duration,
+    /// How much it wrote altogether, also what the log left out.
+    pub output_bytes: u64,
+}
+
+/// Why a command could not be contained. The command may have run; its result must not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The keeper itself could not be started.
+    #[error("the keeper `{program}` cannot be started: {source}")]
+    Keeper {
+        /// The program that was tried.
+        program: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The folder for HOME and TMPDIR could not be made.
+    #[error("the scratch folder {path} cannot be made: {source}")]
+    Scratch {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The keeper could not prepare the containment.
+    #[error("the command was not contained: {0}")]
+    Setup(String),
+    /// The keeper ended or fell silent without a report: somebody killed or stopped it, or a process does not
+    /// die. Its command's processes may still run; the caller must stop, and its parent must call
+    /// [`end_all_descendants`].
+    #[error("the keeper of a command was lost before it reported; what the command did is unknown")]
+    KeeperLost,
+}
+
+impl Containment {
+    /// Commands will be kept by `program contain`, where `program` is a binary whose main calls
+    /// [`keeper_main`] for that argument, and see `environment`; PATH is [`DEFAULT_PATH`] and LANG is `C.UTF-8`
+    /// unless it says otherwise.
+    pub fn new(program: impl Into<PathBuf>, environment: BTreeMap<String, String>) -> Self {
+        let mut all = BTreeMap::from([
+            ("PATH".to_owned(), DEFAULT_PATH.to_owned()),
+            ("LANG".to_owned(), "C.UTF-8".to_owned()),
+        ]);
+        all.extend(environment);
+        Self { program: program.into(), environment: all }
+    }
+
+    /// Runs `command` and returns when nothing of it runs any more.
+    ///
+    /// When `cancelled` completes, everything is killed and the end is [`End::Cancelled`]. When the returned
+    /// future is dropped, everything is killed too, but nobody waits for it.
+    pub async fn run(
+        &self,
+        command: &Command,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<Outcome, Error> {
+        make_scratch(command).await?;
+        let (mut keeper, lifeline) = self.start_keeper(command).await?;
+        let patience = command.limits.timeout + GRACE;
+        match tokio::time::timeout(patience, report_of(&mut keeper, lifeline, cancelled)).await {
+            Ok(report) => report,
+            Err(_too_late) => Err(Error::KeeperLost),
+        }
+    }
+
+    async fn start_keeper(&self, command: &Command) -> Result<(Child, ChildStdin), Error> {
+        let failed = |source| Error::Keeper { program: self.program.clone(), source };
+        let mut keeper = tokio::process::Command::new(&self.program)
+            .arg(plan::KEEPER_ARGUMENT)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let mut lifeline = keeper.stdin.take().expect("stdin was asked to be a pipe");
+        let message = plan::Plan::new(command, &self.environment).to_bytes(&command.stdin);
+        // A keeper that died while it read the plan is noticed by the missing report.
+        let _ = lifeline.write_all(&message).await;
+        Ok((keeper, lifeline))
+    }
+}
+
+/// Waits for the keeper's report. The lifeline stays open until then, or until `cancelled` closes it.
+async fn report_of(
+    keeper: &mut Child,
+    lifeline: ChildStdin,
+    cancelled: impl Future<Output = ()>,
+) -> Result<Outcome, Error> {
+    let mut stdout = keeper.stdout.take().expect("stdout was asked to be a pipe");
+    let mut text = Vec::new();
+    let is_complete = tokio::select! {
+        read = stdout.read_to_end(&mut text) => read.is_ok(),
+        () = cancelled => {
+            drop(lifeline);
+            matches!(tokio::time::timeout(GRACE, stdout.read_to_end(&mut text)).await, Ok(Ok(_)))
+        }
+    };
+    if !is_complete {
+        return Err(Error::KeeperLost);
+    }
+    let _ = keeper.wait().await;
+    match serde_json::from_slice(&text) {
+        Err(_) => Err(Error::KeeperLost),
+        Ok(plan::Report::NotContained { problem }) => Err(Error::Setup(problem)),
+        Ok(plan::Report::Ended { end, duration, output_bytes }) => {
+            Ok(Outcome { end, duration, output_bytes })
+        }
+    }
+}
+
+async fn make_scratch(command: &Command) -> Result<(), Error> {
+    for path in [command.home(), command.temporary()] {
+        tokio::fs::create_dir_all(&path).await.map_err(|source| Error::Scratch { path, source })?;
+    }
+    Ok(())
+}
+
+impl Command {
+    fn home(&self) -> PathBuf {
+        self.scratch.join("home")
+    }
+
+    fn temporary(&self) -> PathBuf {
+        self.scratch.join("tmp")
+    }
+}
+
+/// The whole life of a keeper process, for the hidden subcommand `contain` of our binaries; `arguments` are
+/// those after `contain`. It reads its plan from standard input and reports on standard output.
+///
+/// Call it before anything else in `main`: the process must have one thread.
+pub fn keeper_main(arguments: &[String]) -> ExitCode {
+    match arguments {
+        [] => keeper::keep(),
+        [step, plan] if step == plan::ENTER_ARGUMENT => enter::enter(plan),
+        [..] => ExitCode::from(2),
+    }
+}

@@ -1,0 +1,294 @@
+//! The keeper: starts one command, watches it, and ends everything that came of it.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, memfd_create};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, WaitStatus, getpid, pidfd_open};
+
+use super::log::BoundedLog;
+use super::plan::{ENTER_ARGUMENT, End, Entry, KEEPER_ARGUMENT, Plan, Report};
+use super::processes;
+
+/// How often it is looked at how many processes there are.
+const CENSUS: Duration = Duration::from_millis(20);
+
+/// Reads the plan from standard input, carries it out, and reports on standard output.
+pub(super) fn keep() -> ExitCode {
+    let report = match Plan::read(io::stdin().lock()) {
+        Err(error) => not_contained("the plan cannot be read", &error),
+        Ok((plan, stdin)) => carry_out(&plan, &stdin),
+    };
+    let text = serde_json::to_vec(&report).expect("a report holds only text and numbers");
+    // When the caller has gone, there is nobody to tell.
+    let _ = io::stdout().write_all(&text);
+    ExitCode::SUCCESS
+}
+
+fn carry_out(plan: &Plan, stdin: &[u8]) -> Report {
+    let started = match prepare_this_process().and_then(|()| Kept::start(plan, stdin)) {
+        Ok(started) => started,
+        Err(error) => return not_contained("the command cannot be prepared", &error),
+    };
+    let mut kept = match started {
+        Started::Running(kept) => kept,
+        Started::Failed(problem) => {
+            let end = End::NotStarted { problem };
+            return Report::Ended { end, duration: Duration::ZERO, output_bytes: 0 };
+        }
+    };
+    let watched = kept.watch(plan);
+    let duration = kept.started.elapsed();
+    let mut status = kept.status;
+    // The keeper never leaves before its processes: when that takes too long, the caller stops waiting.
+    while processes::end_all_descendants(|pid, ended| note(&mut status, kept.pid, pid, ended)).is_err() {}
+    let output_bytes = match kept.finish_logs() {
+        Ok(bytes) => bytes,
+        Err(error) => return not_contained("the log cannot be written", &error),
+    };
+    match watched {
+        Err(error) => not_contained("the command cannot be watched", &error),
+        Ok(Some(end)) => Report::Ended { end, duration, output_bytes },
+        Ok(None) => Report::Ended { end: end_of(status), duration, output_bytes },
+    }
+}
+
+/// A session of its own, so that no terminal reaches the command and no signal to our group reaches the
+/// keeper; the parent of all orphans; and closed to the eyes of other processes of the same user.
+fn prepare_this_process() -> io::Result<()> {
+    rustix::process::setsid()?;
+    processes::adopt_orphans()?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
+/// A command that runs.
+struct Kept {
+    pid: Pid,
+    handle: OwnedFd,
+    started: Instant,
+    /// How the command itself ended, once it was reaped.
+    status: Option<WaitStatus>,
+    outputs: Vec<Output>,
+    /// The fewest processes and threads that the machine had while the command ran.
+    quiet_count: usize,
+}
+
+/// One pipe that the command writes to, and where its bytes go.
+struct Output {
+    pipe: File,
+    log: BoundedLog,
+    is_open: bool,
+}
+
+enum Started {
+    Running(Kept),
+    Failed(String),
+}
+
+impl Kept {
+    fn start(plan: &Plan, stdin: &[u8]) -> io::Result<Started> {
+        let (stdout, stdout_end) = Output::new(&plan.log, plan.limits.log_bytes)?;
+        let mut outputs = vec![stdout];
+        let stderr_end = match &plan.stderr_log {
+            None => stdout_end.try_clone()?,
+            Some(path) => {
+                let (stderr, stderr_end) = Output::new(path, plan.limits.log_bytes)?;
+                outputs.push(stderr);
+                stderr_end
+            }
+        };
+        let (failure_reader, failure_writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        // The copy is inherited: it is the one descriptor beside the three standard ones that crosses over.
+        let failure_copy = rustix::io::dup(&failure_writer)?;
+        drop(failure_writer);
+        let entry = Entry {
+            arguments: plan.arguments.clone(),
+            keeper: getpid().as_raw_pid(),
+            failure_descriptor: failure_copy.as_raw_fd(),
+            open_files: plan.limits.open_files,
+            file_bytes: plan.limits.file_bytes,
+            user_processes: plan.limits.user_processes,
+        };
+        if !plan.directory.is_dir() {
+            return Ok(Started::Failed(format!("there is no directory {}", plan.directory.display())));
+        }
+        let quiet_count = processes::machine_wide_count()?;
+        let started = Instant::now();
+        let child = Command::new("/proc/self/exe")
+            .args([KEEPER_ARGUMENT, ENTER_ARGUMENT])
+            .arg(serde_json::to_string(&entry).expect("an entry holds only text and numbers"))
+            .env_clear()
+            .envs(&plan.environment)
+            .current_dir(&plan.directory)
+            .stdin(input(stdin)?)
+            .stdout(stdout_end)
+            .stderr(stderr_end)
+            .process_group(0)
+            .spawn()?;
+        drop(failure_copy);
+        let pid = Pid::from_child(&child);
+        let mut problem = String::new();
+        File::from(failure_reader).read_to_string(&mut problem)?;
+        if !problem.is_empty() {
+            // It exits by itself, and nothing but it was started.
+            let _ = processes::end_all_descendants(|_, _| {});
+            return Ok(Started::Failed(problem));
+        }
+        let handle = pidfd_open(pid, PidfdFlags::empty())?;
+        Ok(Started::Running(Self { pid, handle, started, status: None, outputs, quiet_count }))
+    }
+
+    /// Copies output and waits until the command exits (`None`) or must be ended.
+    fn watch(&mut self, plan: &Plan) -> io::Result<Option<End>> {
+        let deadline = self.started + plan.limits.timeout;
+        let mut next_census = self.started + CENSUS;
+        loop {
+            let events = self.wait_until(deadline.min(next_census))?;
+            if events.has_output {
+                self.drain_once()?;
+            }
+            let output_bytes: u64 = self.outputs.iter().map(|output| output.log.total()).sum();
+            if events.is_abandoned {
+                return Ok(Some(End::Cancelled));
+            }
+            if output_bytes > plan.limits.output_bytes {
+                return Ok(Some(End::OutputLimit));
+            }
+            if events.has_exited {
+                return Ok(None);
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Ok(Some(End::TimedOut));
+            }
+            if now >= next_census {
+                self.reap();
+                if self.has_too_many_processes(plan.limits.processes as usize)? {
+                    return Ok(Some(End::ProcessLimit));
+                }
+                next_census = Instant::now() + CENSUS;
+            }
+        }
+    }
+
+    fn wait_until(&self, moment: Instant) -> io::Result<Events> {
+        let lifeline = io::stdin();
+        let mut watched =
+            vec![PollFd::new(&lifeline, PollFlags::IN), PollFd::new(&self.handle, PollFlags::IN)];
+        let open = self.outputs.iter().filter(|output| output.is_open);
+        watched.extend(open.map(|output| PollFd::new(&output.pipe, PollFlags::IN)));
+        let patience = moment.saturating_duration_since(Instant::now());
+        let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
+        match poll(&mut watched, Some(&patience)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let happened: Vec<bool> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
+        Ok(Events {
+            // Nothing follows the plan: whatever happens there is the end of the caller, or its wish.
+            is_abandoned: happened[0],
+            has_exited: happened[1],
+            has_output: happened[2..].contains(&true),
+        })
+    }
+
+    fn drain_once(&mut self) -> io::Result<()> {
+        for output in self.outputs.iter_mut().filter(|output| output.is_open) {
+            output.copy_once()?;
+        }
+        Ok(())
+    }
+
+    /// Counts its processes only when the whole machine has grown by more than `most` since the start.
+    fn has_too_many_processes(&mut self, most: usize) -> io::Result<bool> {
+        let everywhere = processes::machine_wide_count()?;
+        self.quiet_count = self.quiet_count.min(everywhere);
+        Ok(everywhere > self.quiet_count + most && processes::count_descendants() > most)
+    }
+
+    fn reap(&mut self) {
+        let (pid, status) = (self.pid, &mut self.status);
+        processes::reap(&mut |ended, how| note(status, pid, ended, how));
+    }
+
+    /// Takes what is left in the pipes, now that nobody writes any more; returns how much was written in all.
+    fn finish_logs(self) -> io::Result<u64> {
+        let mut total = 0;
+        for mut output in self.outputs {
+            while output.is_open && output.copy_once()? {}
+            total += output.log.total();
+            output.log.finish()?;
+        }
+        Ok(total)
+    }
+}
+
+struct Events {
+    is_abandoned: bool,
+    has_exited: bool,
+    has_output: bool,
+}
+
+impl Output {
+    /// A pipe into a log, and the end that the command writes to.
+    fn new(log: &std::path::Path, most: u64) -> io::Result<(Self, OwnedFd)> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        fcntl_setfl(&reader, fcntl_getfl(&reader)? | OFlags::NONBLOCK)?;
+        let log = BoundedLog::create(log, most)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", log.display())))?;
+        Ok((Self { pipe: File::from(reader), log, is_open: true }, writer))
+    }
+
+    /// Moves what the pipe holds now, at most one buffer. False when there was nothing.
+    fn copy_once(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; 64 << 10];
+        match self.pipe.read(&mut buffer) {
+            Ok(0) => {
+                self.is_open = false;
+                Ok(false)
+            }
+            Ok(length) => self.log.write(&buffer[..length]).map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The command's standard input: a file in memory, so that nobody has to feed a pipe.
+fn input(bytes: &[u8]) -> io::Result<Stdio> {
+    if bytes.is_empty() {
+        return Ok(Stdio::null());
+    }
+    let mut file = File::from(memfd_create("stdin", MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(Stdio::from(file))
+}
+
+fn note(status: &mut Option<WaitStatus>, command: Pid, ended: Pid, how: WaitStatus) {
+    if ended == command && status.is_none() {
+        *status = Some(how);
+    }
+}
+
+fn end_of(status: Option<WaitStatus>) -> End {
+    let signal = status.and_then(WaitStatus::terminating_signal);
+    match (status.and_then(WaitStatus::exit_status), signal) {
+        (Some(code), _) => End::Exited { code },
+        (None, Some(signal)) => End::Signalled { signal },
+        // `watch` saw the command exit, so that its status was there to be reaped.
+        (None, None) => End::NotStarted { problem: "its exit status was lost".to_owned() },
+    }
+}
+
+fn not_contained(what: &str, error: &io::Error) -> Report {
+    Report::NotContained { problem: format!("{what}: {error}") }
+}
