@@ -1,1 +1,881 @@
-//! stub
+//! What can happen, and the one form in which it is written down.
+//!
+//! An event is a claim by an actor about a target, a task or an attempt. On the wire and in the log it is flat:
+//! `event_id`, `event_type`, `timestamp`, `actor_id`, optionally `target_id`, `task_id`, `attempt_id`, and a
+//! `payload` whose fields the type determines. Amounts are integers (milliseconds, bytes, millionths of a
+//! dollar), because the log accepts nothing that two readers could spell differently.
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::attempt::{FailureReason, Stage};
+use crate::documents::{Priority, Status};
+use crate::{ActorId, AttemptId, BranchName, CommitId, Digest, Epoch, EventId, RepoPath, TargetId, TaskId};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WireEvent", into = "WireEvent")]
+pub struct Event {
+    /// The idempotency key.
+    pub event_id: EventId,
+    /// When the actor says it happened. Order is the log's, never this.
+    pub timestamp: Timestamp,
+    /// Who says so.
+    pub actor_id: ActorId,
+    /// What it is about.
+    pub subject: Subject,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What an event is about. Its type says which of the ids it must carry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Subject {
+    /// The repository.
+    pub target_id: Option<TargetId>,
+    /// The task of that repository.
+    pub task_id: Option<TaskId>,
+    /// The attempt at that task.
+    pub attempt_id: Option<AttemptId>,
+}
+
+impl Subject {
+    /// The whole installation.
+    pub fn everything() -> Self {
+        Self::default()
+    }
+
+    /// One target.
+    pub fn target(target: &TargetId) -> Self {
+        Self { target_id: Some(target.clone()), ..Self::default() }
+    }
+
+    /// One task of a target.
+    pub fn task(target: &TargetId, task: &TaskId) -> Self {
+        Self { task_id: Some(task.clone()), ..Self::target(target) }
+    }
+
+    /// One attempt at a task.
+    pub fn attempt(target: &TargetId, task: &TaskId, attempt: &AttemptId) -> Self {
+        Self { attempt_id: Some(attempt.clone()), ..Self::task(target, task) }
+    }
+}
+
+/// A moment to the microsecond, in the one spelling `YYYY-MM-DDTHH:MM:SS.ffffffZ`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(jiff::Timestamp);
+
+impl Timestamp {
+    /// The moment, cut to whole microseconds.
+    pub fn new(moment: jiff::Timestamp) -> Self {
+        Self(
+            jiff::Timestamp::from_microsecond(moment.as_microsecond())
+                .expect("a timestamp cut to microseconds stays in range"),
+        )
+    }
+
+    /// The moment as jiff knows it.
+    pub fn moment(self) -> jiff::Timestamp {
+        self.0
+    }
+
+    /// How many milliseconds passed from `earlier` to this moment; negative when `earlier` is later.
+    pub fn millis_since(self, earlier: Self) -> i64 {
+        self.0.as_millisecond() - earlier.0.as_millisecond()
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string())
+    }
+}
+
+/// Text that is not a timestamp.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a timestamp: expected RFC 3339 such as 2026-01-31T12:00:00.000000Z")]
+pub struct TimestampError(String);
+
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, TimestampError> {
+        text.parse()
+            .map(Self::new)
+            .map_err(|_| TimestampError(text.chars().take(64).flat_map(char::escape_debug).collect()))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date-time" })
+    }
+}
+
+/// Which ids the subject of an event type must carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubjectKind {
+    /// None, or a target.
+    EverythingOrTarget,
+    /// A target.
+    Target,
+    /// A target and a task.
+    Task,
+    /// A target, a task and an attempt.
+    Attempt,
+}
+
+/// Declares the closed list of event types: variant, name in the log, subject, payload, and what it means.
+macro_rules! event_kinds {
+    ($($(#[$doc:meta])* $variant:ident($payload:ty) = $name:literal about $subject:ident;)*) => {
+        /// What happened. A closed list; each variant has its payload.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        #[serde(tag = "event_type", content = "payload")]
+        pub enum EventKind {
+            $($(#[$doc])* #[serde(rename = $name)] $variant($payload),)*
+        }
+
+        impl EventKind {
+            /// Every event type, in the order of an attempt's life.
+            pub const TYPES: &'static [&'static str] = &[$($name),*];
+
+            /// The name in the log.
+            pub fn event_type(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $name,)* }
+            }
+
+            /// Which ids the subject must carry.
+            pub fn subject_kind(&self) -> SubjectKind {
+                match self { $(Self::$variant(_) => SubjectKind::$subject,)* }
+            }
+        }
+    };
+}
+
+event_kinds! {
+    /// A human registered a target, or registered it anew with other documents.
+    TargetRegistered(TargetRegistered) = "target.registered" about Target;
+    /// A task appeared in the backlog.
+    TaskCreated(TaskFacts) = "task.created" about Task;
+    /// A human changed a task in the backlog.
+    TaskUpdated(TaskFacts) = "task.updated" about Task;
+    /// A task's pull request was merged, or a human marked it completed.
+    TaskCompleted(TaskCompleted) = "task.completed" about Task;
+    /// A human marked a task blocked.
+    TaskBlocked(TaskBlocked) = "task.blocked" about Task;
+    /// A human took a task out of the backlog.
+    TaskRemoved(TaskRemoved) = "task.removed" about Task;
+    /// A scheduler claimed a task: everything the attempt depends on is pinned here.
+    AttemptCreated(AttemptCreated) = "attempt.created" about Attempt;
+    /// The attempt was handed to an executor. Older epochs are fenced from here on.
+    AttemptClaimed(AttemptClaimed) = "attempt.claimed" about Attempt;
+    /// The executor began.
+    AttemptStarted(AttemptStarted) = "attempt.started" about Attempt;
+    /// Which sandbox layers hold for this attempt.
+    SandboxReported(SandboxReported) = "sandbox.reported" about Attempt;
+    /// The agent ended a round.
+    AgentFinished(AgentFinished) = "agent.finished" about Attempt;
+    /// The path rules refused the change.
+    PolicyViolated(PolicyViolated) = "policy.violated" about Attempt;
+    /// The path rules permitted the change; its commit is the candidate.
+    ChangePermitted(ChangePermitted) = "change.permitted" about Attempt;
+    /// An invariant passed.
+    InvariantPassed(InvariantChecked) = "invariant.passed" about Attempt;
+    /// An invariant failed.
+    InvariantFailed(InvariantChecked) = "invariant.failed" about Attempt;
+    /// Every invariant passed at the candidate commit.
+    ChangeVerified(ChangeVerified) = "change.verified" about Attempt;
+    /// A file that belongs to the attempt was stored.
+    ArtifactStored(ArtifactStored) = "artifact.stored" about Attempt;
+    /// Publishing waits for the forge; nothing is lost.
+    PublishParked(PublishParked) = "publish.parked" about Attempt;
+    /// The branch of the attempt is on the forge.
+    BranchPushed(BranchPushed) = "branch.pushed" about Attempt;
+    /// The pull request is open.
+    PrCreated(PrCreated) = "pr.created" about Attempt;
+    /// The executor is done; a human decides about the pull request.
+    AttemptCompleted(AttemptCompleted) = "attempt.completed" about Attempt;
+    /// A human reviewed the pull request.
+    PrReviewed(PrReviewed) = "pr.reviewed" about Attempt;
+    /// A human changed the branch or the base of the pull request: Leviathan keeps its hands off it.
+    PrHumanOwned(PrHumanOwned) = "pr.human_owned" about Attempt;
+    /// A human merged the pull request.
+    PrMerged(PrMerged) = "pr.merged" about Attempt;
+    /// A human closed the pull request without merging it.
+    PrClosed(PrClosed) = "pr.closed" about Attempt;
+    /// The attempt ended without a pull request.
+    AttemptFailed(AttemptFailed) = "attempt.failed" about Attempt;
+    /// Somebody stopped the attempt.
+    AttemptCancelled(Reason) = "attempt.cancelled" about Attempt;
+    /// The executor fell silent and its lease ran out, or its process is gone.
+    AttemptLost(Reason) = "attempt.lost" about Attempt;
+    /// Something newer of ours took the attempt's place.
+    AttemptSuperseded(Reason) = "attempt.superseded" about Attempt;
+    /// A human declared the attempt void; the task may run again.
+    AttemptInvalidated(Reason) = "attempt.invalidated" about Attempt;
+    /// The completion was written back to backlog.yaml, or why it was not.
+    BacklogUpdated(BacklogUpdated) = "backlog.updated" about Task;
+    /// A human stopped new attempts, everywhere or for one target.
+    SchedulerPaused(Reason) = "scheduler.paused" about EverythingOrTarget;
+    /// A human let new attempts run again.
+    SchedulerResumed(Reason) = "scheduler.resumed" about EverythingOrTarget;
+}
+
+/// Why a person or a process did what it did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reason {
+    /// In words, for people.
+    pub reason: String,
+}
+
+/// The documents of a target as its humans registered them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TargetRegistered {
+    /// The name for people.
+    pub name: String,
+    /// Where the repository is.
+    pub repo_url: String,
+    /// The branch whose documents are the authority and that pull requests aim at.
+    pub default_branch: String,
+    /// contract.yaml, as registered.
+    pub contract: String,
+    /// The operator's own policy.yaml, which can only tighten the repository's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_policy: Option<String>,
+}
+
+/// What the log keeps of a task: enough to select, to show and to explain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskFacts {
+    /// SHA-256 of the task without its status: editing the task makes a new revision.
+    pub revision: Digest,
+    /// The commit of the default branch at which the backlog was read.
+    pub commit: CommitId,
+    /// What is to be done.
+    pub title: String,
+    /// The scope of the policy that applies.
+    pub scope: String,
+    /// How urgent the humans find it.
+    pub priority: Priority,
+    /// Where the task stands in the file, counted from 0.
+    pub position: u32,
+    /// What the humans wrote.
+    pub status: Status,
+    /// `blocked_reason` of the backlog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked_reason: Option<String>,
+    /// The tasks that must be completed first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<TaskId>,
+    /// The task's own path patterns, as the humans wrote them.
+    pub allowed_paths: Vec<String>,
+    /// How many failures of the agent's work park the task.
+    pub max_attempts: u32,
+}
+
+/// Why a task counts as completed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskCompleted {
+    /// The attempt whose pull request was merged; absent when a human wrote `completed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt_id: Option<AttemptId>,
+}
+
+/// Why a human blocked a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskBlocked {
+    /// `blocked_reason` of the backlog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Where a task was found missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskRemoved {
+    /// The commit of the default branch whose backlog no longer has it.
+    pub commit: CommitId,
+}
+
+/// What an attempt was claimed with. None of it changes afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptCreated {
+    /// Counts the attempts at this task, from 1.
+    pub n: u32,
+    /// The revision of the task.
+    pub task_revision: Digest,
+    /// The commit of the default branch that the attempt starts from and whose documents it obeys.
+    pub base_commit: CommitId,
+    /// The branch it will push.
+    pub branch: BranchName,
+    /// SHA-256 of contract.yaml.
+    pub contract_digest: Digest,
+    /// SHA-256 of policy.yaml.
+    pub policy_digest: Digest,
+    /// SHA-256 of the operator's policy, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_policy_digest: Option<Digest>,
+    /// Who does the work: `claude`, or `command: …`.
+    pub agent: String,
+    /// The model, when the agent is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The version of Leviathan that claimed it.
+    pub version: String,
+    /// How many seconds the whole attempt may take.
+    pub timeout_seconds: u64,
+}
+
+/// Who the attempt was handed to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptClaimed {
+    /// One more than the last time.
+    pub epoch: Epoch,
+    /// `worktree` or `kubernetes`.
+    pub launcher: String,
+}
+
+/// Which executor began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptStarted {
+    /// The epoch it was handed.
+    pub epoch: Epoch,
+    /// The executor for people: a host and process, or a Job.
+    pub executor: String,
+}
+
+/// Which layers of the sandbox hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxReported {
+    /// `strict`, `standard` or `none`.
+    pub profile: String,
+    /// Every layer that Leviathan knows, whether it holds or not.
+    pub layers: Vec<SandboxLayer>,
+}
+
+/// One layer of the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxLayer {
+    /// Its name.
+    pub name: String,
+    /// Whether it holds here.
+    pub holds: bool,
+    /// What it does, or why it does not hold.
+    pub detail: String,
+}
+
+/// What one round of the agent's work came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AgentFinished {
+    /// Counted from 1.
+    pub round: u32,
+    /// The agent's own words. A claim, never evidence.
+    pub summary: String,
+    /// How long the round took, in milliseconds.
+    pub duration_ms: u64,
+    /// What the round cost.
+    pub usage: Usage,
+}
+
+/// What a model was paid for. All zero for an agent that is no model.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    /// Tokens read without a cache.
+    pub input_tokens: u64,
+    /// Tokens written.
+    pub output_tokens: u64,
+    /// Tokens read from the cache.
+    pub cache_read_tokens: u64,
+    /// Tokens put into the cache.
+    pub cache_write_tokens: u64,
+    /// Requests to the model, failed ones included.
+    pub turns: u32,
+    /// Millionths of a US dollar.
+    pub cost_micro_usd: u64,
+}
+
+impl std::ops::AddAssign<&Usage> for Usage {
+    fn add_assign(&mut self, other: &Usage) {
+        self.input_tokens += other.input_tokens;
+        self.output_tokens += other.output_tokens;
+        self.cache_read_tokens += other.cache_read_tokens;
+        self.cache_write_tokens += other.cache_write_tokens;
+        self.turns += other.turns;
+        self.cost_micro_usd += other.cost_micro_usd;
+    }
+}
+
+/// Why the path rules refused a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyViolated {
+    /// Counted from 1.
+    pub round: u32,
+    /// Every refused path.
+    pub violations: Vec<ViolationRecord>,
+}
+
+/// One refused path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ViolationRecord {
+    /// The path, with control characters escaped. It may be a name that no platform should hold.
+    pub path: String,
+    /// The kind of violation, in one word.
+    pub kind: String,
+    /// The rule that forbade it, with its file and line, when a written rule did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// The whole refusal in words.
+    pub message: String,
+}
+
+/// What was permitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangePermitted {
+    /// Counted from 1.
+    pub round: u32,
+    /// The commit that holds exactly this change, on the attempt's base.
+    pub candidate: CommitId,
+    /// Every changed file.
+    pub files: Vec<FileRecord>,
+    /// The size of the change as a patch, in bytes.
+    pub patch_bytes: u64,
+}
+
+/// One changed file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileRecord {
+    /// Which file.
+    pub path: RepoPath,
+    /// `added`, `modified`, `deleted` or `mode`.
+    pub change: String,
+    /// Lines that were added; 0 for a binary file.
+    pub added_lines: u64,
+    /// Lines that were removed; 0 for a binary file.
+    pub removed_lines: u64,
+    /// The rules that permitted it, each with its file and line.
+    pub rule: String,
+}
+
+/// What one run of an invariant showed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InvariantChecked {
+    /// Counted from 1; 0 is the run on the base commit before the agent began.
+    pub round: u32,
+    /// The name in policy.yaml.
+    pub name: String,
+    /// The command.
+    pub check: String,
+    /// The commit whose clean export it ran in.
+    pub commit: CommitId,
+    /// What happened, in words: `passed`, `exit code 1`, `timed out after 600 s`, …
+    pub outcome: String,
+    /// How long it ran, in milliseconds.
+    pub duration_ms: u64,
+    /// SHA-256 of its whole output.
+    pub log: Digest,
+    /// The size of its output, in bytes.
+    pub log_bytes: u64,
+}
+
+/// Which candidate may be published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeVerified {
+    /// The candidate commit.
+    pub candidate: CommitId,
+    /// SHA-256 of the candidate's manifest.
+    pub manifest: Digest,
+}
+
+/// A stored file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArtifactStored {
+    /// Its content's name.
+    pub sha256: Digest,
+    /// What it is called: `transcript.jsonl`, `checks/tests-pass.log`.
+    pub name: String,
+    /// `log`, `transcript`, `patch` or `manifest`.
+    pub kind: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Why publishing waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PublishParked {
+    /// What the forge said.
+    pub reason: String,
+    /// The forge is not asked again before this moment.
+    pub not_before: Timestamp,
+}
+
+/// What was pushed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BranchPushed {
+    /// The branch.
+    pub branch: BranchName,
+    /// Its commit: the verified candidate.
+    pub commit: CommitId,
+}
+
+/// An open pull request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrCreated {
+    /// Its number on the forge.
+    pub number: u64,
+    /// Where people see it.
+    pub url: String,
+    /// Its branch.
+    pub branch: BranchName,
+    /// The commit it was opened with.
+    pub commit: CommitId,
+    /// Its title.
+    pub title: String,
+}
+
+/// The sum of an attempt that reached its pull request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptCompleted {
+    /// From its start, in milliseconds.
+    pub duration_ms: u64,
+    /// What all rounds cost.
+    pub usage: Usage,
+}
+
+/// A review of a pull request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrReviewed {
+    /// Which pull request.
+    pub number: u64,
+    /// Who reviewed it, as the forge names people.
+    pub by: String,
+    /// `approved`, `changes_requested` or `commented`.
+    pub verdict: String,
+}
+
+/// Why a pull request belongs to humans now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrHumanOwned {
+    /// Which pull request.
+    pub number: u64,
+    /// What a human did to it.
+    pub reason: String,
+}
+
+/// A merged pull request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrMerged {
+    /// Which pull request.
+    pub number: u64,
+    /// Who merged it, as the forge names people.
+    pub by: String,
+    /// The commit by which it entered the default branch.
+    pub commit: CommitId,
+    /// Who approved it.
+    pub approved_by: Vec<String>,
+}
+
+/// A pull request that was closed without a merge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrClosed {
+    /// Which pull request.
+    pub number: u64,
+    /// Who closed it, as far as the forge tells.
+    pub by: String,
+}
+
+/// Why and where an attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptFailed {
+    /// In which part.
+    pub stage: Stage,
+    /// Why, from the closed list.
+    pub reason: FailureReason,
+    /// What exactly, in words.
+    pub detail: String,
+    /// What the attempt cost until then.
+    #[serde(default)]
+    pub usage: Usage,
+}
+
+/// What became of a write-back to backlog.yaml.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BacklogUpdated {
+    /// What was done.
+    pub outcome: WriteBackOutcome,
+    /// The attempt whose merge caused it.
+    pub attempt_id: AttemptId,
+    /// The commit that holds the edit, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitId>,
+    /// What exactly, in words.
+    pub detail: String,
+}
+
+/// How a completion reached backlog.yaml.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WriteBackOutcome {
+    /// One commit on the default branch.
+    Committed,
+    /// The file said so already.
+    AlreadyDone,
+    /// The default branch takes no direct commits: a pull request waits for a human.
+    PullRequest,
+    /// A human changed or removed the task meanwhile; nothing was edited.
+    Skipped,
+}
+
+/// An event that cannot be: an unknown type, a payload that does not fit, a missing or superfluous id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// The type is not on the list.
+    #[error("`{0}` is not an event type")]
+    UnknownType(String),
+    /// The payload does not fit the type.
+    #[error("the payload of {event_type} does not fit: {problem}")]
+    Payload {
+        /// The event's type.
+        event_type: String,
+        /// What does not fit.
+        problem: String,
+    },
+    /// The subject does not fit the type.
+    #[error("{event_type} must carry {expected}")]
+    Subject {
+        /// The event's type.
+        event_type: &'static str,
+        /// Which ids it must carry.
+        expected: &'static str,
+    },
+}
+
+/// The flat form: what the API and the log hold.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireEvent {
+    event_id: EventId,
+    event_type: String,
+    timestamp: Timestamp,
+    actor_id: ActorId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target_id: Option<TargetId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    task_id: Option<TaskId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attempt_id: Option<AttemptId>,
+    payload: Map<String, Value>,
+}
+
+impl TryFrom<WireEvent> for Event {
+    type Error = EventError;
+
+    fn try_from(wire: WireEvent) -> Result<Self, EventError> {
+        if !EventKind::TYPES.contains(&wire.event_type.as_str()) {
+            return Err(EventError::UnknownType(
+                wire.event_type.chars().take(80).flat_map(char::escape_debug).collect(),
+            ));
+        }
+        let tagged = serde_json::json!({ "event_type": wire.event_type, "payload": wire.payload });
+        let kind: EventKind = serde_json::from_value(tagged).map_err(|problem| EventError::Payload {
+            event_type: wire.event_type,
+            problem: problem.to_string(),
+        })?;
+        let subject =
+            Subject { target_id: wire.target_id, task_id: wire.task_id, attempt_id: wire.attempt_id };
+        check_subject(&kind, &subject)?;
+        Ok(Self {
+            event_id: wire.event_id,
+            timestamp: wire.timestamp,
+            actor_id: wire.actor_id,
+            subject,
+            kind,
+        })
+    }
+}
+
+impl From<Event> for WireEvent {
+    fn from(event: Event) -> Self {
+        let payload = match serde_json::to_value(&event.kind) {
+            Ok(Value::Object(mut tagged)) => match tagged.remove("payload") {
+                Some(Value::Object(payload)) => payload,
+                Some(_) | None => unreachable!("every payload is a struct, and a struct is a JSON object"),
+            },
+            Ok(_) | Err(_) => unreachable!("an adjacently tagged enum of structs is a JSON object"),
+        };
+        Self {
+            event_id: event.event_id,
+            event_type: event.kind.event_type().to_owned(),
+            timestamp: event.timestamp,
+            actor_id: event.actor_id,
+            target_id: event.subject.target_id,
+            task_id: event.subject.task_id,
+            attempt_id: event.subject.attempt_id,
+            payload,
+        }
+    }
+}
+
+fn check_subject(kind: &EventKind, subject: &Subject) -> Result<(), EventError> {
+    let present = (subject.target_id.is_some(), subject.task_id.is_some(), subject.attempt_id.is_some());
+    let (fits, expected) = match kind.subject_kind() {
+        SubjectKind::EverythingOrTarget => (!present.1 && !present.2, "no task_id and no attempt_id"),
+        SubjectKind::Target => (present == (true, false, false), "target_id alone"),
+        SubjectKind::Task => (present == (true, true, false), "target_id and task_id"),
+        SubjectKind::Attempt => (present == (true, true, true), "target_id, task_id and attempt_id"),
+    };
+    if fits { Ok(()) } else { Err(EventError::Subject { event_type: kind.event_type(), expected }) }
+}
+
+impl JsonSchema for Event {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Event".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "description": "One thing that happened. The fields of `payload` depend on `event_type`.",
+            "properties": {
+                "event_id": generator.subschema_for::<EventId>(),
+                "event_type": { "enum": EventKind::TYPES },
+                "timestamp": generator.subschema_for::<Timestamp>(),
+                "actor_id": generator.subschema_for::<ActorId>(),
+                "target_id": generator.subschema_for::<TargetId>(),
+                "task_id": generator.subschema_for::<TaskId>(),
+                "attempt_id": generator.subschema_for::<AttemptId>(),
+                "payload": { "type": "object" },
+            },
+            "required": ["event_id", "event_type", "timestamp", "actor_id", "payload"],
+            "additionalProperties": false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn wire(event_type: &str, subject: Value, payload: Value) -> Value {
+        let mut event = json!({
+            "event_id": "e1", "event_type": event_type, "timestamp": "2026-01-01T00:00:00Z",
+            "actor_id": "operator", "payload": payload,
+        });
+        for (key, value) in subject.as_object().unwrap() {
+            event[key] = value.clone();
+        }
+        event
+    }
+
+    #[test]
+    fn an_event_is_flat_on_the_wire_and_survives_the_way_there_and_back() {
+        let given = wire(
+            "attempt.cancelled",
+            json!({ "target_id": "shop", "task_id": "task-001", "attempt_id": "attempt-abc123" }),
+            json!({ "reason": "Emergency stop" }),
+        );
+        let event: Event = serde_json::from_value(given).unwrap();
+        assert_eq!(
+            serde_json::to_value(&event).unwrap(),
+            json!({
+                "event_id": "e1", "event_type": "attempt.cancelled", "timestamp": "2026-01-01T00:00:00.000000Z",
+                "actor_id": "operator", "target_id": "shop", "task_id": "task-001",
+                "attempt_id": "attempt-abc123", "payload": { "reason": "Emergency stop" },
+            })
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_its_type_is_named() {
+        let attempt = json!({ "target_id": "shop", "task_id": "t", "attempt_id": "attempt-a" });
+        let rows = [
+            (wire("task.invented", attempt.clone(), json!({})), "`task.invented` is not an event type"),
+            (
+                wire("attempt.cancelled", json!({}), json!({ "reason": "x" })),
+                "must carry target_id, task_id and attempt_id",
+            ),
+            (wire("scheduler.paused", attempt.clone(), json!({ "reason": "x" })), "must carry no task_id"),
+            (wire("attempt.cancelled", attempt.clone(), json!({ "why": "x" })), "unknown field `why`"),
+            (wire("attempt.cancelled", attempt.clone(), json!({})), "missing field `reason`"),
+            (wire("attempt.cancelled", attempt.clone(), json!(null)), "invalid type: null"),
+            (wire("attempt.cancelled", json!({ "target_id": "../x" }), json!({})), "is not a target id"),
+        ];
+        for (event, expected) in rows {
+            let error = serde_json::from_value::<Event>(event).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error} should contain {expected}");
+        }
+    }
+
+    #[test]
+    fn the_events_of_the_specification_keep_their_names() {
+        let specified = [
+            "task.created",
+            "attempt.created",
+            "attempt.started",
+            "attempt.completed",
+            "pr.created",
+            "pr.merged",
+            "attempt.failed",
+        ];
+        for name in specified {
+            assert!(EventKind::TYPES.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn timestamps_have_one_spelling() {
+        for text in ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00", "2026-01-01T00:00:00.0000004Z"] {
+            assert_eq!(text.parse::<Timestamp>().unwrap().to_string(), "2026-01-01T00:00:00.000000Z");
+        }
+        assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+}

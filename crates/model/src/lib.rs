@@ -30,6 +30,7 @@ pub use documents::{
     Overlap, PathRule, Policy, Priority, Problem, Problems, RepoUrl, Sandbox, Scope, Setup, Size, Status,
     TargetSpec, Task,
 };
+pub use event::{Event, EventKind};
 pub use id::{
     ActorId, AttemptId, BranchName, CommitId, Digest, Epoch, EventId, IdError, ObjectId, Seq, TargetId,
     TaskId,

@@ -1,0 +1,248 @@
+//! Every route, once: the server mounts this table, the client calls it, and the OpenAPI document is made of it.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use crate::types;
+
+/// An HTTP method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Reads.
+    Get,
+    /// Acts.
+    Post,
+    /// Stores under a known name; the same again changes nothing.
+    Put,
+}
+
+impl Method {
+    /// The word in the request line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+        }
+    }
+}
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody who reaches the listener.
+    Public,
+    /// Whoever bears the operator's token.
+    Operator,
+    /// The operator, and an attempt's executor within its own attempt and epoch.
+    Executor,
+}
+
+/// What a body holds.
+#[derive(Debug, Clone, Copy)]
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// JSON of this schema.
+    Json(fn(&mut SchemaGenerator) -> Schema),
+    /// Bytes.
+    Bytes,
+}
+
+/// One route.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// How it is called.
+    pub method: Method,
+    /// Its path; `{name}` stands for one segment.
+    pub path: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    /// What it does, in one sentence.
+    pub summary: &'static str,
+    /// Its query parameters, as the schema of an object.
+    pub query: Option<fn(&mut SchemaGenerator) -> Schema>,
+    /// What the request's body holds.
+    pub request: Body,
+    /// What the body of a success holds.
+    pub response: Body,
+    /// The largest request body, in bytes.
+    pub body_limit: usize,
+}
+
+/// The largest body of an ordinary request.
+const SMALL: usize = 2 << 20;
+/// The largest bundle of events.
+const BUNDLE: usize = 4 << 20;
+/// The largest artifact.
+const ARTIFACT: usize = 64 << 20;
+
+const fn get(path: &'static str, access: Access, summary: &'static str, response: Body) -> Route {
+    Route { method: Method::Get, path, access, summary, query: None, request: Body::Empty, response, body_limit: 0 }
+}
+
+const fn post(path: &'static str, access: Access, summary: &'static str, request: Body, response: Body) -> Route {
+    Route { method: Method::Post, path, access, summary, query: None, request, response, body_limit: SMALL }
+}
+
+impl Route {
+    const fn query(self, query: fn(&mut SchemaGenerator) -> Schema) -> Self {
+        Self { query: Some(query), ..self }
+    }
+
+    const fn put(self, body_limit: usize) -> Self {
+        Self { method: Method::Put, body_limit, ..self }
+    }
+
+    const fn limit(self, body_limit: usize) -> Self {
+        Self { body_limit, ..self }
+    }
+}
+
+fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+fn object<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    T::json_schema(generator)
+}
+
+const fn json<T: JsonSchema>() -> Body {
+    Body::Json(schema::<T>)
+}
+
+/// Every route of the control plane.
+pub const ROUTES: &[Route] = &[
+    get("/healthz", Access::Public, "Whether the process answers.", json::<types::Health>()),
+    get(
+        "/readyz",
+        Access::Public,
+        "Whether the log can be written, and how far it was verified.",
+        json::<types::Readiness>(),
+    ),
+    get("/openapi.json", Access::Public, "This document.", json::<serde_json::Value>()),
+    post(
+        "/v1/events/ingest",
+        Access::Executor,
+        "Records a bundle of events: all of them durably, or none.",
+        json::<types::IngestRequest>(),
+        json::<types::IngestResponse>(),
+    )
+    .limit(BUNDLE),
+    get("/v1/events", Access::Operator, "The log, filtered and in order.", json::<types::EventsPage>())
+        .query(object::<types::EventsQuery>),
+    get(
+        "/v1/graph/summary",
+        Access::Operator,
+        "How much of everything there is, and the newest events.",
+        json::<types::GraphSummary>(),
+    ),
+    get("/v1/attempts", Access::Operator, "Attempts, newest first.", json::<types::AttemptList>())
+        .query(object::<types::AttemptsQuery>),
+    get(
+        "/v1/attempts/{attempt_id}",
+        Access::Operator,
+        "What one attempt touched, who allowed it, what was checked, what it cost.",
+        json::<types::AttemptDetail>(),
+    ),
+    get("/v1/failures", Access::Operator, "Failures, newest first.", json::<types::FailureList>())
+        .query(object::<types::AttemptsQuery>),
+    get(
+        "/v1/tasks",
+        Access::Operator,
+        "Every task, and why it does not run now.",
+        json::<types::TaskList>(),
+    )
+    .query(object::<types::TasksQuery>),
+    get("/v1/targets", Access::Operator, "Every registered target.", json::<types::TargetList>()),
+    post(
+        "/v1/targets",
+        Access::Operator,
+        "Registers a target by its contract.",
+        json::<types::RegisterTarget>(),
+        json::<types::TargetRegisteredResponse>(),
+    ),
+    post(
+        "/v1/targets/{target_id}/observation",
+        Access::Operator,
+        "Says what a scheduler saw of a target.",
+        json::<types::TargetObservation>(),
+        Body::Empty,
+    )
+    .put(SMALL),
+    post(
+        "/v1/attempts/claim",
+        Access::Operator,
+        "Claims a task for a new attempt, if nothing forbids it now.",
+        json::<types::ClaimRequest>(),
+        json::<types::Dispatched>(),
+    ),
+    post(
+        "/v1/attempts/{attempt_id}/dispatch",
+        Access::Operator,
+        "Hands a waiting attempt out again, with a new epoch.",
+        json::<types::DispatchRequest>(),
+        json::<types::Dispatched>(),
+    ),
+    get(
+        "/v1/attempts/{attempt_id}/assignment",
+        Access::Executor,
+        "Everything that the executor of an attempt must know.",
+        json::<types::Assignment>(),
+    ),
+    post(
+        "/v1/attempts/{attempt_id}/heartbeat",
+        Access::Executor,
+        "Keeps the lease of an attempt; 409 tells the executor to stop.",
+        json::<types::HeartbeatRequest>(),
+        json::<types::HeartbeatResponse>(),
+    ),
+    post(
+        "/v1/attempts/{attempt_id}/lost",
+        Access::Operator,
+        "Records that the executor of an attempt is gone.",
+        json::<types::LostRequest>(),
+        json::<types::Steered>(),
+    ),
+    post(
+        "/v1/attempts/{attempt_id}/cancel",
+        Access::Operator,
+        "Stops an attempt.",
+        json::<types::ReasonRequest>(),
+        json::<types::Steered>(),
+    ),
+    post(
+        "/v1/attempts/{attempt_id}/invalidate",
+        Access::Operator,
+        "Declares an attempt void, stopping it first when it is live; its task may run again.",
+        json::<types::ReasonRequest>(),
+        json::<types::Steered>(),
+    ),
+    post(
+        "/v1/pause",
+        Access::Operator,
+        "Stops new attempts, everywhere or for one target.",
+        json::<types::ReasonRequest>(),
+        json::<types::Steered>(),
+    ),
+    post(
+        "/v1/resume",
+        Access::Operator,
+        "Lets new attempts run again, everywhere or for one target.",
+        json::<types::ReasonRequest>(),
+        json::<types::Steered>(),
+    ),
+    post(
+        "/v1/artifacts/{sha256}",
+        Access::Executor,
+        "Stores bytes under their SHA-256.",
+        Body::Bytes,
+        json::<types::ArtifactReceipt>(),
+    )
+    .put(ARTIFACT),
+    get(
+        "/v1/artifacts/{sha256}",
+        Access::Operator,
+        "The bytes of that SHA-256, verified when read.",
+        Body::Bytes,
+    ),
+];
