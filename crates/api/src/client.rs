@@ -31,7 +31,9 @@ pub enum ClientError {
         body: ErrorBody,
     },
     /// No answer: nobody listens, the connection broke, or it took too long.
-    #[error("the control plane at {url} does not answer: {source}; start it with `leviathan up` or correct LEVIATHAN_CONTROL_PLANE_URL")]
+    #[error(
+        "the control plane at {url} does not answer: {source}; start it with `leviathan up` or correct LEVIATHAN_CONTROL_PLANE_URL"
+    )]
     Unreachable {
         /// Where it was looked for.
         url: String,
@@ -67,7 +69,11 @@ impl ClientError {
             Self::Unreachable { .. } => true,
             Self::Refused { body, .. } => matches!(
                 body.code,
-                ErrorCode::Busy | ErrorCode::Unavailable | ErrorCode::Timeout | ErrorCode::DiskFull | ErrorCode::Internal
+                ErrorCode::Busy
+                    | ErrorCode::Unavailable
+                    | ErrorCode::Timeout
+                    | ErrorCode::DiskFull
+                    | ErrorCode::Internal
             ),
             Self::Unreadable { .. } | Self::Unusable(_) => false,
         }
@@ -91,7 +97,9 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("leviathan/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|problem| ClientError::Unusable(format!("no HTTP client can be made here: {problem}")))?;
+            .map_err(|problem| {
+                ClientError::Unusable(format!("no HTTP client can be made here: {problem}"))
+            })?;
         Ok(Self { http, base, token })
     }
 
@@ -266,10 +274,10 @@ impl Client {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
         let request = request.bearer_auth(self.token.expose_secret());
-        let response = request
-            .send()
-            .await
-            .map_err(|source| ClientError::Unreachable { url: self.base.clone(), source: source.without_url() })?;
+        let response = request.send().await.map_err(|source| ClientError::Unreachable {
+            url: self.base.clone(),
+            source: source.without_url(),
+        })?;
         if response.status().is_success() { Ok(response) } else { Err(self.refusal(response).await) }
     }
 
@@ -278,17 +286,20 @@ impl Client {
         let text = response.text().await.unwrap_or_default();
         match serde_json::from_str::<ErrorBody>(&text) {
             Ok(body) => ClientError::Refused { status: status.as_u16(), body },
-            Err(_) => ClientError::Unreadable { url: self.base.clone(), problem: format!("HTTP status {status}") },
+            Err(_) => {
+                ClientError::Unreadable { url: self.base.clone(), problem: format!("HTTP status {status}") }
+            }
         }
     }
 
     async fn decode<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
-        let bytes = response
-            .bytes()
-            .await
-            .map_err(|source| ClientError::Unreachable { url: self.base.clone(), source: source.without_url() })?;
-        serde_json::from_slice(&bytes)
-            .map_err(|problem| ClientError::Unreadable { url: self.base.clone(), problem: problem.to_string() })
+        let bytes = response.bytes().await.map_err(|source| ClientError::Unreachable {
+            url: self.base.clone(),
+            source: source.without_url(),
+        })?;
+        serde_json::from_slice(&bytes).map_err(|problem| ClientError::Unreadable {
+            url: self.base.clone(),
+            problem: problem.to_string(),
+        })
     }
 }
-

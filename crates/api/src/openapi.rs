@@ -50,7 +50,8 @@ fn operation(route: &Route, error: &Schema, generator: &mut schemars::SchemaGene
     match route.request {
         Body::Empty => {}
         Body::Json(_) | Body::Bytes => {
-            operation["requestBody"] = json!({ "required": true, "content": content(route.request, generator) });
+            operation["requestBody"] =
+                json!({ "required": true, "content": content(route.request, generator) });
         }
     }
     operation
@@ -73,11 +74,9 @@ fn parameters(route: &Route, generator: &mut schemars::SchemaGenerator) -> Vec<V
     if let Some(query) = route.query {
         let schema = query(generator).to_value();
         let properties = schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
-        parameters.extend(
-            properties
-                .into_iter()
-                .map(|(name, schema)| json!({ "name": name, "in": "query", "required": false, "schema": schema })),
-        );
+        parameters.extend(properties.into_iter().map(
+            |(name, schema)| json!({ "name": name, "in": "query", "required": false, "schema": schema }),
+        ));
     }
     parameters
 }
@@ -93,7 +92,10 @@ mod tests {
         for reference in text.split("\"$ref\":\"#").skip(1).map(|rest| &rest[..rest.find('"').unwrap()]) {
             assert!(document.pointer(reference).is_some(), "{reference}");
         }
-        assert_eq!(document["paths"]["/v1/attempts/{attempt_id}"]["get"]["parameters"][0]["name"], "attempt_id");
+        assert_eq!(
+            document["paths"]["/v1/attempts/{attempt_id}"]["get"]["parameters"][0]["name"],
+            "attempt_id"
+        );
     }
 
     #[test]
@@ -104,6 +106,9 @@ mod tests {
             std::fs::write(path, &current).unwrap();
         }
         let kept = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(kept == current, "docs/openapi.json is out of date; run `UPDATE=1 cargo test -p leviathan-api`");
+        assert!(
+            kept == current,
+            "docs/openapi.json is out of date; run `UPDATE=1 cargo test -p leviathan-api`"
+        );
     }
 }

@@ -77,10 +77,25 @@ const BUNDLE: usize = 4 << 20;
 const ARTIFACT: usize = 64 << 20;
 
 const fn get(path: &'static str, access: Access, summary: &'static str, response: Body) -> Route {
-    Route { method: Method::Get, path, access, summary, query: None, request: Body::Empty, response, body_limit: 0 }
+    Route {
+        method: Method::Get,
+        path,
+        access,
+        summary,
+        query: None,
+        request: Body::Empty,
+        response,
+        body_limit: 0,
+    }
 }
 
-const fn post(path: &'static str, access: Access, summary: &'static str, request: Body, response: Body) -> Route {
+const fn post(
+    path: &'static str,
+    access: Access,
+    summary: &'static str,
+    request: Body,
+    response: Body,
+) -> Route {
     Route { method: Method::Post, path, access, summary, query: None, request, response, body_limit: SMALL }
 }
 
@@ -146,13 +161,8 @@ pub const ROUTES: &[Route] = &[
     ),
     get("/v1/failures", Access::Operator, "Failures, newest first.", json::<types::FailureList>())
         .query(object::<types::AttemptsQuery>),
-    get(
-        "/v1/tasks",
-        Access::Operator,
-        "Every task, and why it does not run now.",
-        json::<types::TaskList>(),
-    )
-    .query(object::<types::TasksQuery>),
+    get("/v1/tasks", Access::Operator, "Every task, and why it does not run now.", json::<types::TaskList>())
+        .query(object::<types::TasksQuery>),
     get("/v1/targets", Access::Operator, "Every registered target.", json::<types::TargetList>()),
     post(
         "/v1/targets",

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use model::event::{
-    ArtifactStored, ChangePermitted, InvariantChecked, Reason, SandboxReported, Timestamp, Usage, ViolationRecord,
+    ArtifactStored, ChangePermitted, InvariantChecked, Reason, SandboxReported, Timestamp, Usage,
+    ViolationRecord,
 };
 use model::graph::{Failure, Invalidation, Pause, PullRequest};
 use model::select::TargetLimits;

@@ -31,6 +31,7 @@ pub use documents::{
     TargetSpec, Task,
 };
 pub use event::{Event, EventKind};
+pub use graph::Graph;
 pub use id::{
     ActorId, AttemptId, BranchName, CommitId, Digest, Epoch, EventId, IdError, ObjectId, Seq, TargetId,
     TaskId,

@@ -1,1 +1,396 @@
-//! stub
+//! What runs next, and why everything else waits.
+//!
+//! Both the scheduler, which proposes, and the control plane, which decides, ask the same functions, so that a
+//! claim can be refused only for what became true in between.
+
+use std::fmt;
+
+use crate::attempt::{FailureClass, FailureReason};
+use crate::documents::Status;
+use crate::event::Timestamp;
+use crate::graph::{Attempt, Graph, PullRequestState, Task};
+use crate::{AttemptId, CommitId, TargetId, TaskId};
+
+/// Where a task stands, folded from the backlog and the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It may run, as far as the task itself is concerned.
+    Ready,
+    /// It waits, for a reason of its own.
+    Waits(WaitReason),
+}
+
+/// Why a task does not run now. Each has a code that never changes and words that explain it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WaitReason {
+    /// The backlog says `completed`, its pull request was merged, or it left the backlog.
+    NotPending {
+        /// Which of these.
+        why: String,
+    },
+    /// A human wrote `status: blocked`.
+    Blocked {
+        /// `blocked_reason`, when there is one.
+        reason: Option<String>,
+    },
+    /// An attempt at it is under way.
+    Running {
+        /// Which.
+        attempt: AttemptId,
+    },
+    /// Its pull request waits for a human.
+    InReview {
+        /// Whose pull request.
+        attempt: AttemptId,
+        /// Where people see it.
+        url: String,
+    },
+    /// A human closed its pull request without merging it; editing the task arms it again.
+    Declined {
+        /// Whose pull request.
+        attempt: AttemptId,
+    },
+    /// Its attempts are used up; editing the task or invalidating an attempt arms it again.
+    Parked {
+        /// What used them up.
+        why: String,
+    },
+    /// It failed for reasons outside the task and is tried again later.
+    Backoff {
+        /// When.
+        until: Timestamp,
+    },
+    /// A task that must come first is not completed.
+    Dependency {
+        /// Which.
+        on: TaskId,
+    },
+    /// As many pull requests of the target are open as the policy allows.
+    MaxOpenPrs {
+        /// How many that is.
+        limit: u32,
+    },
+    /// As many attempts of the target are under way as the policy allows.
+    MaxConcurrent {
+        /// How many that is.
+        limit: u32,
+    },
+    /// It could touch the same files as an attempt under way or a pull request that is open.
+    PathsOverlap {
+        /// Which attempt.
+        attempt: AttemptId,
+    },
+    /// A human paused everything, or this target.
+    Paused {
+        /// Why.
+        reason: String,
+    },
+    /// A document or setting must be corrected first.
+    ConfigInvalid {
+        /// What.
+        why: String,
+    },
+}
+
+impl WaitReason {
+    /// The code for machines.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotPending { .. } => "not_pending",
+            Self::Blocked { .. } => "blocked",
+            Self::Running { .. } => "running",
+            Self::InReview { .. } => "in_review",
+            Self::Declined { .. } => "declined",
+            Self::Parked { .. } => "parked",
+            Self::Backoff { .. } => "backoff",
+            Self::Dependency { .. } => "dependency",
+            Self::MaxOpenPrs { .. } => "max_open_prs",
+            Self::MaxConcurrent { .. } => "max_concurrent",
+            Self::PathsOverlap { .. } => "paths_overlap",
+            Self::Paused { .. } => "paused",
+            Self::ConfigInvalid { .. } => "config_invalid",
+        }
+    }
+}
+
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotPending { why } => write!(f, "{why}"),
+            Self::Blocked { reason: Some(reason) } => write!(f, "blocked in backlog.yaml: {reason}"),
+            Self::Blocked { reason: None } => write!(f, "blocked in backlog.yaml"),
+            Self::Running { attempt } => write!(f, "{attempt} is under way"),
+            Self::InReview { attempt, url } => {
+                write!(f, "the pull request of {attempt} waits for a human: {url}")
+            }
+            Self::Declined { attempt } => write!(
+                f,
+                "a human closed the pull request of {attempt}; edit the task or invalidate the attempt to run it again"
+            ),
+            Self::Parked { why } => {
+                write!(f, "{why}; edit the task or invalidate an attempt to run it again")
+            }
+            Self::Backoff { until } => write!(f, "tried again after {until}"),
+            Self::Dependency { on } => write!(f, "{on} must be completed first"),
+            Self::MaxOpenPrs { limit } => {
+                write!(f, "the policy allows {limit} open pull requests; merge or close one")
+            }
+            Self::MaxConcurrent { limit } => write!(f, "the policy allows {limit} attempts at once"),
+            Self::PathsOverlap { attempt } => write!(f, "it could touch the same files as {attempt}"),
+            Self::Paused { reason } => write!(f, "paused: {reason}; `leviathanctl resume` lets it run"),
+            Self::ConfigInvalid { why } => write!(f, "{why}"),
+        }
+    }
+}
+
+/// What a policy allows a target at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TargetLimits {
+    /// Attempts under way at once.
+    pub max_concurrent: u32,
+    /// Pull requests open at once. Attempts under way count, since each may open one.
+    pub max_open_prs: u32,
+    /// Whether a task waits while it could touch the files of another attempt.
+    #[serde(default)]
+    pub overlap_waits: bool,
+}
+
+/// The outcome of looking at every task of a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// The tasks to run now, most urgent first.
+    pub chosen: Vec<TaskId>,
+    /// Every other task of the backlog in file order, with its reason.
+    pub waiting: Vec<(TaskId, WaitReason)>,
+}
+
+/// Chooses what runs now: pending tasks, `high` before `medium` before `low`, ties by file order, within the
+/// limits. `base` is the commit of the default branch that was last seen.
+pub fn select(
+    graph: &Graph,
+    target: &TargetId,
+    limits: TargetLimits,
+    base: &CommitId,
+    now: Timestamp,
+) -> Selection {
+    let backlog = graph.backlog(target);
+    let mut by_urgency: Vec<_> = backlog.iter().collect();
+    by_urgency.sort_by_key(|(_, task)| (std::cmp::Reverse(task.facts.priority), task.facts.position));
+    let mut chosen: Vec<&TaskId> = Vec::new();
+    let mut reasons = std::collections::BTreeMap::new();
+    for (id, task) in by_urgency {
+        match wait_reason(graph, target, task, limits, base, now, chosen.len()) {
+            None => chosen.push(id),
+            Some(reason) => {
+                reasons.insert(*id, reason);
+            }
+        }
+    }
+    let waiting = backlog
+        .iter()
+        .filter_map(|(id, _)| reasons.remove(*id).map(|reason| ((*id).clone(), reason)))
+        .collect();
+    Selection { chosen: chosen.into_iter().cloned().collect(), waiting }
+}
+
+/// Why the task may not be claimed now, when `chosen` others of its target are about to be.
+fn wait_reason(
+    graph: &Graph,
+    target: &TargetId,
+    task: &Task,
+    limits: TargetLimits,
+    base: &CommitId,
+    now: Timestamp,
+    chosen: usize,
+) -> Option<WaitReason> {
+    match standing(graph, target, task, base, now) {
+        Standing::Waits(reason) => Some(reason),
+        Standing::Ready => limit_reason(graph, target, limits, chosen),
+    }
+}
+
+/// Whether one task may be claimed now, by everything that can forbid it.
+pub fn claimable(
+    graph: &Graph,
+    target: &TargetId,
+    task: &Task,
+    limits: TargetLimits,
+    base: &CommitId,
+    now: Timestamp,
+) -> Result<(), WaitReason> {
+    wait_reason(graph, target, task, limits, base, now, 0).map_or(Ok(()), Err)
+}
+
+/// Where a task stands by itself, without regard to what else runs.
+pub fn standing(graph: &Graph, target: &TargetId, task: &Task, base: &CommitId, now: Timestamp) -> Standing {
+    let reason = written_reason(task)
+        .or_else(|| attempt_reason(graph, task))
+        .or_else(|| history_reason(graph, task, base, now))
+        .or_else(|| dependency_reason(graph, target, task))
+        .or_else(|| pause_reason(graph, target));
+    reason.map_or(Standing::Ready, Standing::Waits)
+}
+
+/// What the humans wrote always wins.
+fn written_reason(task: &Task) -> Option<WaitReason> {
+    if task.is_removed {
+        return Some(WaitReason::NotPending { why: "no longer in backlog.yaml".to_owned() });
+    }
+    match task.facts.status {
+        Status::Pending => None,
+        Status::Completed => Some(WaitReason::NotPending { why: "completed".to_owned() }),
+        Status::Blocked => Some(WaitReason::Blocked { reason: task.facts.blocked_reason.clone() }),
+    }
+}
+
+/// An attempt under way, an open pull request, or one that was merged or declined at this revision.
+fn attempt_reason(graph: &Graph, task: &Task) -> Option<WaitReason> {
+    graph.attempts_at(task).rev().find_map(|attempt| {
+        let id = attempt.id.clone();
+        if let Some(pr) = attempt.pull_request.as_ref().filter(|_| attempt.is_in_review()) {
+            return Some(WaitReason::InReview { attempt: id, url: pr.url.clone() });
+        }
+        if !attempt.state.is_terminal() {
+            return Some(WaitReason::Running { attempt: id });
+        }
+        if attempt.created.task_revision != task.facts.revision || attempt.invalidated.is_some() {
+            return None;
+        }
+        match &attempt.pull_request.as_ref()?.state {
+            PullRequestState::Open => None,
+            PullRequestState::Merged { .. } => {
+                Some(WaitReason::NotPending { why: format!("completed: {id} was merged") })
+            }
+            PullRequestState::Closed { .. } => Some(WaitReason::Declined { attempt: id }),
+        }
+    })
+}
+
+/// What the failures at this revision of the task say. Invalidated attempts do not count.
+fn history_reason(graph: &Graph, task: &Task, base: &CommitId, now: Timestamp) -> Option<WaitReason> {
+    let ended: Vec<&Attempt> = graph
+        .attempts_at(task)
+        .filter(|a| a.created.task_revision == task.facts.revision && a.invalidated.is_none())
+        .filter(|a| a.failure.is_some())
+        .collect();
+    let last = ended.last()?.failure.as_ref()?;
+    match last.reason.class() {
+        FailureClass::Human => Some(WaitReason::Parked { why: format!("cancelled: {}", last.detail) }),
+        FailureClass::Configuration => {
+            let is_unchanged = ended.last().is_some_and(|attempt| attempt.created.base_commit == *base);
+            is_unchanged
+                .then(|| WaitReason::ConfigInvalid { why: format!("{}: {}", last.reason, last.detail) })
+        }
+        FailureClass::Infrastructure => infrastructure_reason(&ended, last.at, now),
+        FailureClass::Agent => agent_reason(&ended, task.facts.max_attempts),
+    }
+}
+
+fn infrastructure_reason(ended: &[&Attempt], at: Timestamp, now: Timestamp) -> Option<WaitReason> {
+    let in_a_row = ended
+        .iter()
+        .rev()
+        .take_while(|a| a.failure.as_ref().is_some_and(|f| f.reason.class() == FailureClass::Infrastructure))
+        .count();
+    if in_a_row > FailureReason::INFRASTRUCTURE_RETRIES as usize {
+        return Some(WaitReason::Parked {
+            why: format!("{in_a_row} failures of machines or services in a row"),
+        });
+    }
+    let until = backoff_end(at, in_a_row, &ended[ended.len() - 1].id);
+    (now < until).then_some(WaitReason::Backoff { until })
+}
+
+/// 30 s after the first failure, doubled for each further one up to 15 minutes, and up to a quarter more that
+/// the attempt's id decides, so that many tasks do not come back in the same second.
+fn backoff_end(at: Timestamp, in_a_row: usize, attempt: &AttemptId) -> Timestamp {
+    let doublings = u32::try_from(in_a_row.saturating_sub(1)).unwrap_or(u32::MAX).min(5);
+    let seconds = (30_i64 << doublings).min(900);
+    let spread = attempt.as_str().bytes().fold(0_i64, |sum, byte| (sum * 31 + i64::from(byte)) % 1000);
+    let millis = seconds * 1000 + seconds * 250 * spread / 1000;
+    let end = at.moment().checked_add(jiff::SignedDuration::from_millis(millis));
+    Timestamp::new(end.unwrap_or(jiff::Timestamp::MAX))
+}
+
+fn agent_reason(ended: &[&Attempt], max_attempts: u32) -> Option<WaitReason> {
+    let failures: Vec<_> = ended
+        .iter()
+        .filter_map(|a| a.failure.as_ref())
+        .filter(|f| f.reason.class() == FailureClass::Agent)
+        .collect();
+    let last = failures.last()?;
+    if failures.len() >= max_attempts as usize {
+        return Some(WaitReason::Parked {
+            why: format!("{} of {max_attempts} attempts failed, last with {}", failures.len(), last.reason),
+        });
+    }
+    let same =
+        failures.iter().rev().take_while(|f| f.reason == last.reason && f.detail == last.detail).count();
+    (same >= 2).then(|| WaitReason::Parked { why: format!("the same failure twice: {}", last.reason) })
+}
+
+fn dependency_reason(graph: &Graph, target: &TargetId, task: &Task) -> Option<WaitReason> {
+    let unmet = task.facts.depends_on.iter().find(|on| !is_completed(graph, target, on))?;
+    Some(WaitReason::Dependency { on: unmet.clone() })
+}
+
+/// Whether the humans wrote `completed`, or the task's work at its present revision was merged.
+pub fn is_completed(graph: &Graph, target: &TargetId, task: &TaskId) -> bool {
+    graph.task(target, task).is_some_and(|task| {
+        task.facts.status == Status::Completed
+            || graph.attempts_at(task).any(|a| {
+                a.is_merged() && a.created.task_revision == task.facts.revision && a.invalidated.is_none()
+            })
+    })
+}
+
+fn pause_reason(graph: &Graph, target: &TargetId) -> Option<WaitReason> {
+    let pause = graph.pause().or_else(|| graph.target(target).and_then(|t| t.pause.as_ref()))?;
+    Some(WaitReason::Paused { reason: pause.reason.clone() })
+}
+
+fn limit_reason(graph: &Graph, target: &TargetId, limits: TargetLimits, chosen: usize) -> Option<WaitReason> {
+    let target = graph.target(target)?;
+    if target.live.len() + chosen >= limits.max_concurrent as usize {
+        return Some(WaitReason::MaxConcurrent { limit: limits.max_concurrent });
+    }
+    // An attempt whose pull request is open already is counted once.
+    let live_without_pr = target.live.difference(&target.in_review).count();
+    if target.in_review.len() + live_without_pr + chosen >= limits.max_open_prs as usize {
+        return Some(WaitReason::MaxOpenPrs { limit: limits.max_open_prs });
+    }
+    None
+}
+
+/// The word for where a task stands, for people: `pending`, `running`, `in_review`, `completed`, `declined`,
+/// `parked`, `blocked` or `removed`.
+pub fn task_state(
+    graph: &Graph,
+    target: &TargetId,
+    task: &Task,
+    base: &CommitId,
+    now: Timestamp,
+) -> &'static str {
+    if task.is_removed {
+        return "removed";
+    }
+    match standing(graph, target, task, base, now) {
+        Standing::Ready => "pending",
+        Standing::Waits(reason) => match reason {
+            WaitReason::NotPending { .. } => "completed",
+            WaitReason::Blocked { .. } => "blocked",
+            WaitReason::Running { .. } => "running",
+            WaitReason::InReview { .. } => "in_review",
+            WaitReason::Declined { .. } => "declined",
+            WaitReason::Parked { .. } => "parked",
+            WaitReason::Backoff { .. }
+            | WaitReason::Dependency { .. }
+            | WaitReason::MaxOpenPrs { .. }
+            | WaitReason::MaxConcurrent { .. }
+            | WaitReason::PathsOverlap { .. }
+            | WaitReason::Paused { .. }
+            | WaitReason::ConfigInvalid { .. } => "pending",
+        },
+    }
+}
