@@ -27,6 +27,15 @@ pub struct Bundle {
     records: Vec<Record>,
 }
 
+/// A bundle as a log file holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lines {
+    /// The lines, to be written at once.
+    pub bytes: Vec<u8>,
+    /// Where each record begins in them.
+    pub offsets: Vec<u64>,
+}
+
 /// Why some bodies cannot be one bundle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
@@ -115,13 +124,14 @@ impl Bundle {
     }
 
     /// The lines of this bundle: each record, then the commit line without which none of them exists.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut lines = Vec::new();
+    pub fn encode(&self) -> Lines {
+        let mut lines = Lines { bytes: Vec::new(), offsets: Vec::with_capacity(self.records.len()) };
         for record in &self.records {
-            line::encode_record(record, &mut lines);
+            lines.offsets.push(lines.bytes.len() as u64);
+            line::encode_record(record, &mut lines.bytes);
         }
         let first = self.records.first().expect("a bundle is never empty").seq();
-        line::encode_commit(&Commit::new(self.id.clone(), first, self.head()), &mut lines);
+        line::encode_commit(&Commit::new(self.id.clone(), first, self.head()), &mut lines.bytes);
         lines
     }
 }

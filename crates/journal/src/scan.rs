@@ -198,7 +198,7 @@ mod tests {
                 .collect();
             let (head, _) = ends[n];
             let bundle = Bundle::after(head, BundleId::parse(&format!("b-{n}")).unwrap(), bodies).unwrap();
-            bytes.extend(bundle.encode());
+            bytes.extend(bundle.encode().bytes);
             ends.push((bundle.head(), bytes.len()));
         }
         (bytes, ends)
@@ -220,7 +220,7 @@ mod tests {
         let (scan, bundles) = scanned(&bytes);
         let (head, end) = *ends.last().unwrap();
         assert_eq!(scan, Scan { head, end: end as u64, tail: Tail::Clean });
-        assert_eq!(bundles.iter().flat_map(Bundle::encode).collect::<Vec<_>>(), bytes);
+        assert_eq!(bundles.iter().flat_map(|bundle| bundle.encode().bytes).collect::<Vec<_>>(), bytes);
         assert_eq!(scanned(b"").0, Scan { head: Head::genesis(ORIGIN), end: 0, tail: Tail::Clean });
     }
 

@@ -1,0 +1,302 @@
+//! The files under attack: cut, flipped, out of space, failing, killed, and opened twice.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::segment::Fault;
+use super::*;
+use crate::store::conformance::{self, append, contents};
+
+const ENOSPC: i32 = 28;
+const EIO: i32 = 5;
+
+/// Opens a store with small segments.
+///
+/// A test that starts a process beside this one duplicates every file of ours for the instant before the new
+/// program runs, and with it a lock that was just given up: so a lock is waited for.
+fn open(folder: &Path) -> Result<NdjsonStore, OpenError> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match open_at_once(folder) {
+            Err(OpenError::Locked { .. }) if Instant::now() < deadline => std::thread::yield_now(),
+            opened => return opened,
+        }
+    }
+}
+
+fn open_at_once(folder: &Path) -> Result<NdjsonStore, OpenError> {
+    NdjsonStore::open_with_segments_of(600, folder, "test/ndjson")
+}
+
+/// A store of several segments, and its files with their contents, by name.
+fn small_store(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let store = open(folder).unwrap();
+    for names in [&["a", "b"][..], &["c"], &["d", "e", "f"], &["g"]] {
+        append(&store, names).unwrap();
+    }
+    let files = segments_in(folder).unwrap();
+    assert_eq!(files.len(), 3, "the test wants several segments");
+    files.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+fn inject(store: &NdjsonStore, fault: Fault) {
+    store.writer.lock().unwrap().file.as_mut().unwrap().inject(fault);
+}
+
+#[test]
+fn it_keeps_the_contract_of_a_store() {
+    let folders = tempfile::tempdir().unwrap();
+    let number = std::sync::atomic::AtomicUsize::new(0);
+    conformance::check(|| {
+        let n = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Box::new(open(&folders.path().join(n.to_string())).unwrap())
+    });
+}
+
+#[test]
+fn what_was_recorded_is_there_after_opening_again() {
+    let folder = tempfile::tempdir().unwrap();
+    small_store(folder.path());
+    let before = contents(&open(folder.path()).unwrap());
+    assert_eq!(before.len(), 7);
+    let store = open(folder.path()).unwrap();
+    assert_eq!(store.recovered(), None);
+    append(&store, &["h"]).unwrap();
+    drop(store);
+    assert_eq!(contents(&open(folder.path()).unwrap())[..7], before);
+}
+
+#[test]
+fn the_files_are_lines_that_anybody_can_verify() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = small_store(folder.path());
+    let log: Vec<u8> = files.into_iter().flat_map(|(_, bytes)| bytes).collect();
+    let scan = journal::scan(&log[..], Head::genesis("test/ndjson"), |_, _| io::Result::Ok(())).unwrap();
+    assert_eq!((scan.head.seq, scan.tail), (7, Tail::Clean));
+}
+
+#[test]
+fn a_cut_at_any_offset_of_the_last_segment_leaves_whole_bundles() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = small_store(folder.path());
+    let (last, bytes) = files.last().unwrap();
+    let whole = contents(&open(folder.path()).unwrap());
+    for length in 0..bytes.len() {
+        fs::write(last, &bytes[..length]).unwrap();
+        let store = open(folder.path()).unwrap();
+        let kept = contents(&store);
+        assert_eq!(kept, whole[..kept.len()]);
+        // The last segment holds one bundle of one event: it is there whole, or not at all.
+        assert_eq!(kept.len(), 6);
+        match store.recovered() {
+            None => assert_eq!(length, 0),
+            Some(torn) => {
+                assert_eq!((torn.offset, torn.bytes), (0, length as u64));
+                assert_eq!(fs::read(&torn.moved_to).unwrap(), bytes[..length]);
+            }
+        }
+        append(&store, &["again"]).unwrap();
+        drop(store);
+        assert_eq!(contents(&open(folder.path()).unwrap()).len(), 7);
+    }
+}
+
+#[test]
+fn a_cut_in_an_earlier_segment_refuses_to_open_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = small_store(folder.path());
+    let (first, bytes) = &files[0];
+    for length in 0..bytes.len() {
+        fs::write(first, &bytes[..length]).unwrap();
+        assert!(matches!(open(folder.path()), Err(OpenError::Damaged { .. } | OpenError::Sequence { .. })));
+        assert_eq!(fs::read(first).unwrap(), bytes[..length]);
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_refuses_to_open_and_names_the_place() {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, bytes) in small_store(folder.path()) {
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            fs::write(&path, &flipped).unwrap();
+            let Err(OpenError::Damaged { segment, damage }) = open(folder.path()).map(drop) else {
+                panic!("byte {at} of {}: no damage was found", path.display());
+            };
+            assert_eq!(segment, path);
+            assert!(damage.offset <= at as u64 && damage.seq >= 1);
+            assert_eq!(fs::read(&path).unwrap(), flipped, "a damaged file is left as it is");
+        }
+        fs::write(&path, &bytes).unwrap();
+    }
+    let origin = folder.path().join("origin");
+    fs::write(&origin, "test/ndjsoN").unwrap();
+    assert!(matches!(open(folder.path()), Err(OpenError::Damaged { damage, .. }) if damage.seq == 1));
+    fs::remove_file(&origin).unwrap();
+    assert!(matches!(open(folder.path()), Err(OpenError::NoOrigin(_))));
+}
+
+#[test]
+fn damage_while_open_is_an_error_of_the_reader() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = small_store(folder.path());
+    let store = open(folder.path()).unwrap();
+    let (path, mut bytes) = files[0].clone();
+    bytes[20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = store.read(1, 10).unwrap_err();
+    assert!(matches!(&error, ReadError::Damaged { segment, .. } if *segment == path), "{error}");
+}
+
+#[test]
+fn a_missing_segment_refuses_to_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = small_store(folder.path());
+    for (path, bytes) in &files[..2] {
+        fs::remove_file(path).unwrap();
+        let error = open(folder.path()).map(drop).unwrap_err();
+        assert!(matches!(error, OpenError::Sequence { .. }), "{error}");
+        fs::write(path, bytes).unwrap();
+    }
+    open(folder.path()).unwrap();
+}
+
+#[test]
+fn a_full_disk_is_told_apart_and_heals() {
+    let folder = tempfile::tempdir().unwrap();
+    small_store(folder.path());
+    let store = open(folder.path()).unwrap();
+    for after in [0, 1, 100] {
+        inject(&store, Fault::Write { after, errno: ENOSPC });
+        assert!(matches!(append(&store, &["x", "y"]), Err(AppendError::Full)));
+        assert_eq!(contents(&store).len(), 7);
+    }
+    append(&store, &["x", "y"]).unwrap();
+    drop(store);
+    let store = open(folder.path()).unwrap();
+    assert_eq!((contents(&store).len(), store.recovered()), (9, None));
+}
+
+#[test]
+fn a_failed_write_or_sync_poisons_writes_and_leaves_reads() {
+    let faults = [
+        vec![Fault::Write { after: 0, errno: EIO }],
+        vec![Fault::Write { after: 150, errno: EIO }],
+        vec![Fault::Sync { errno: EIO }],
+        // Also a disk that is found full only when the data is synced: by then it is unknown what was kept.
+        vec![Fault::Sync { errno: ENOSPC }],
+        vec![Fault::Write { after: 9, errno: ENOSPC }, Fault::Truncate { errno: EIO }],
+    ];
+    for faults in faults {
+        let folder = tempfile::tempdir().unwrap();
+        small_store(folder.path());
+        let store = open(folder.path()).unwrap();
+        for fault in &faults {
+            inject(&store, *fault);
+        }
+        let error = append(&store, &["x"]).unwrap_err();
+        assert!(matches!(error, AppendError::Poisoned { .. }), "{faults:?}: {error}");
+        // The disk is well again, but what it did with the data is unknown: still no write.
+        assert!(matches!(append(&store, &["y"]), Err(AppendError::Poisoned { .. })));
+        assert_eq!(contents(&store).len(), 7);
+        drop(store);
+        let reopened = open(folder.path()).unwrap();
+        let kept = contents(&reopened).len();
+        assert!(kept == 7 || kept == 8, "the bundle is there whole or not at all");
+        append(&reopened, &["z"]).unwrap();
+    }
+}
+
+#[test]
+fn a_second_process_is_refused_and_told_who_holds_the_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = writer_in(folder.path());
+    let mut acknowledged = BufReader::new(child.stdout.take().unwrap()).lines();
+    acknowledged.next().unwrap().unwrap();
+    let error = open_at_once(folder.path()).map(drop).unwrap_err();
+    assert!(error.to_string().contains(&format!("in use by process {}", child.id())), "{error}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    open(folder.path()).unwrap();
+}
+
+#[test]
+fn a_killed_writer_loses_nothing_that_it_answered_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut acknowledged = 0_u64;
+    for round in 1..=8 {
+        let mut child = writer_in(folder.path());
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        for _ in 0..round * 5 {
+            acknowledged = lines.next().unwrap().unwrap().parse().unwrap();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What it printed before it died counts too.
+        acknowledged =
+            lines.map_while(Result::ok).filter_map(|line| line.parse().ok()).last().unwrap_or(acknowledged);
+        let store = open(folder.path()).unwrap();
+        let kept = contents(&store);
+        assert!(kept.len() as u64 >= acknowledged, "round {round}: {} of {acknowledged}", kept.len());
+        assert_eq!(kept.len() % 3, 0, "whole bundles only");
+    }
+}
+
+const WRITE_HERE: &str = "LEVIATHAN_TEST_WRITE_JOURNAL_HERE";
+
+/// A process of its own that appends bundles of three events to `folder` until it is killed, and prints the
+/// number of the last record after each answer.
+fn writer_in(folder: &Path) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "store::ndjson::tests::writes_for_the_tests_that_kill_it",
+            "--nocapture",
+            "--quiet",
+        ])
+        .env(WRITE_HERE, folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map(|mut child| {
+            skip_harness_output(&mut child);
+            child
+        })
+        .unwrap()
+}
+
+/// Reads past what the test harness prints before the first number, byte by byte so that nothing else is lost.
+fn skip_harness_output(child: &mut std::process::Child) {
+    let stdout = child.stdout.as_mut().unwrap();
+    let mut line = Vec::new();
+    while line != b"writing\n" {
+        if line.last() == Some(&b'\n') {
+            line.clear();
+        }
+        let mut byte = [0];
+        stdout.read_exact(&mut byte).unwrap();
+        line.push(byte[0]);
+    }
+}
+
+/// In the ordinary run it checks that a bundle can be written at all; started by `writer_in` it never returns.
+#[test]
+fn writes_for_the_tests_that_kill_it() {
+    let Some(folder) = std::env::var_os(WRITE_HERE) else {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(append(&open(folder.path()).unwrap(), &["a", "b", "c"]).unwrap().head().seq, 3);
+        return;
+    };
+    let store = NdjsonStore::open_with_segments_of(5_000, Path::new(&folder), "test/ndjson").unwrap();
+    let mut out = io::stdout();
+    writeln!(out, "writing").unwrap();
+    loop {
+        let head = append(&store, &["a", "b", "c"]).unwrap().head();
+        // One write per line, so that a kill cannot leave half a number.
+        out.write_all(format!("{}\n", head.seq).as_bytes()).unwrap();
+        out.flush().unwrap();
+    }
+}
