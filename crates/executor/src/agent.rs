@@ -5,6 +5,7 @@
 //! how a candidate is made or what becomes of it: the gate reads git objects, never an agent's word.
 
 pub mod claude;
+pub mod command;
 
 use std::fmt;
 
@@ -18,6 +19,8 @@ use crate::toolbox::Toolbox;
 pub enum Agent {
     /// A model of the Claude family, through the Messages API.
     Claude(Box<claude::Claude>),
+    /// Any program.
+    Command(command::CommandAgent),
 }
 
 impl Agent {
@@ -29,6 +32,7 @@ impl Agent {
     pub async fn work(&mut self, brief: &Brief, toolbox: &Toolbox) -> Result<AgentReport, AgentFailure> {
         match self {
             Self::Claude(claude) => claude.work(brief, toolbox).await,
+            Self::Command(command) => command.work(brief, toolbox).await,
         }
     }
 }

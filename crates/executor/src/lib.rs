@@ -6,4 +6,7 @@
 
 pub mod agent;
 pub mod contain;
+pub mod fault;
+pub mod folder;
+pub mod spool;
 pub mod toolbox;

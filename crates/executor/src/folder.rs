@@ -1,0 +1,126 @@
+//! The folder of one attempt on this machine: where its parts lie, and who may work in it.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use model::AttemptId;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+/// `<data>/attempts/<attempt_id>/`.
+#[derive(Debug, Clone)]
+pub struct AttemptFolder {
+    root: PathBuf,
+}
+
+/// The right to work in an attempt's folder. It ends with the process, however that ends.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+impl AttemptFolder {
+    /// The folder of `attempt` below the data folder. Nothing is made yet.
+    pub fn new(data: &Path, attempt: &AttemptId) -> Self {
+        Self { root: data.join("attempts").join(attempt.as_str()) }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What the supervisor tells the stages: the assignment and when the attempt began.
+    pub fn assignment(&self) -> PathBuf {
+        self.root.join("assignment.json")
+    }
+
+    /// Events on their way to the control plane.
+    pub fn spool(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+
+    /// The plain tree that the agent changes.
+    pub fn tree(&self) -> PathBuf {
+        self.root.join("tree")
+    }
+
+    /// HOME and TMPDIR of everything that runs in the agent's tree, and the agent's own papers.
+    pub fn agent(&self) -> PathBuf {
+        self.root.join("agent")
+    }
+
+    /// Our own repository, which holds the candidate's objects and borrows the mirror's.
+    pub fn repository(&self) -> PathBuf {
+        self.root.join("repository.git")
+    }
+
+    /// What `work` hands to `publish`.
+    pub fn candidate(&self) -> PathBuf {
+        self.root.join("candidate")
+    }
+
+    /// The trees in which checks run.
+    pub fn checks(&self) -> PathBuf {
+        self.root.join("checks")
+    }
+
+    /// Takes the right to work here, and makes the folder when it is missing. `None` when another process has it.
+    pub fn lock(&self) -> io::Result<Option<FolderLock>> {
+        std::fs::create_dir_all(&self.root)?;
+        let file = File::options().create(true).truncate(false).write(true).open(self.lock_file())?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(FolderLock { _file: file })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether some executor works here now.
+    pub fn is_locked(&self) -> io::Result<bool> {
+        let file = match File::options().write(true).open(self.lock_file()) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+}
+
+/// Writes a file so that after a crash it is there whole or not at all.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    let folder = path.parent().ok_or_else(|| io::Error::other("a file needs a folder"))?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_at_a_time_works_in_a_folder() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = AttemptFolder::new(data.path(), &AttemptId::parse("attempt-1").unwrap());
+        assert!(!folder.is_locked().unwrap());
+        let lock = folder.lock().unwrap().unwrap();
+        assert!(folder.is_locked().unwrap());
+        assert!(folder.lock().unwrap().is_none());
+        drop(lock);
+        assert!(!folder.is_locked().unwrap());
+        assert!(folder.lock().unwrap().is_some());
+    }
+}
