@@ -32,6 +32,9 @@ pub enum Entry {
     Removed(String),
 }
 
+/// The human of the tests.
+const ADA: &str = "Ada Human <ada@example.com>";
+
 /// How a human brings a branch into another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MergeKind {
@@ -115,13 +118,14 @@ impl Origin {
             let content = format!("file {number}\n{}", "a line of ordinary text\n".repeat(number % 40));
             push_blob(&mut stream, number + 1, content.as_bytes());
         }
-        push_commit_head(&mut stream, "refs/heads/main", "all files", 1_700_000_000);
+        push_commit_head(&mut stream, ADA, "refs/heads/main", "all files", 1_700_000_000);
         for number in 0..files {
             let _ = writeln!(stream, "M 100644 :{} {}", number + 1, large_path(number));
         }
         for number in 1..commits {
             push_commit_head(
                 &mut stream,
+                ADA,
                 "refs/heads/main",
                 &format!("change {number}"),
                 1_700_000_000 + number,
@@ -145,9 +149,14 @@ impl Origin {
 
     /// Adds one commit with these entries on top of `branch` (made when missing); returns its name.
     pub fn commit(&self, branch: &str, message: &str, entries: &[Entry]) -> String {
+        self.commit_by(ADA, branch, message, entries)
+    }
+
+    /// The same by another person, written `Name <email>`.
+    pub fn commit_by(&self, person: &str, branch: &str, message: &str, entries: &[Entry]) -> String {
         let parent = self.resolve(&format!("refs/heads/{branch}"));
         let mut stream = Vec::new();
-        push_commit_head(&mut stream, &format!("refs/heads/{branch}"), message, 1_700_000_000);
+        push_commit_head(&mut stream, person, &format!("refs/heads/{branch}"), message, 1_700_000_000);
         if let Some(parent) = parent {
             let _ = writeln!(stream, "from {parent}");
         }
@@ -297,10 +306,10 @@ fn succeed(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-fn push_commit_head(stream: &mut Vec<u8>, reference: &str, message: &str, seconds: usize) {
+fn push_commit_head(stream: &mut Vec<u8>, person: &str, reference: &str, message: &str, seconds: usize) {
     let _ = writeln!(stream, "commit {reference}");
-    let _ = writeln!(stream, "author Ada Human <ada@example.com> {seconds} +0000");
-    let _ = writeln!(stream, "committer Ada Human <ada@example.com> {seconds} +0000");
+    let _ = writeln!(stream, "author {person} {seconds} +0000");
+    let _ = writeln!(stream, "committer {person} {seconds} +0000");
     push_data(stream, message.as_bytes());
 }
 
