@@ -592,7 +592,7 @@ pub struct PrReviewed {
     pub number: u64,
     /// Who reviewed it, as the forge names people.
     pub by: String,
-    /// `approved`, `changes_requested` or `commented`.
+    /// `approved`, `changes_requested`, `commented` or `dismissed`.
     pub verdict: String,
 }
 

@@ -81,6 +81,8 @@ pub struct Task {
     pub facts: TaskFacts,
     /// Whether a human took it out of the backlog.
     pub is_removed: bool,
+    /// The last event about the task itself; its attempts have their own.
+    pub last_event: Seq,
     /// Its attempts, oldest first.
     pub attempts: Vec<AttemptId>,
     /// What became of the last write-back of its completion.
@@ -478,6 +480,7 @@ impl Graph {
     }
 
     fn apply_to_task(&mut self, target_id: &TargetId, task_id: &TaskId, event: &Event) {
+        let seq = Seq(self.head);
         let key = (target_id.clone(), task_id.clone());
         if let EventKind::TaskCreated(facts) | EventKind::TaskUpdated(facts) = &event.kind {
             if let Some(target) = self.targets.get_mut(target_id) {
@@ -486,11 +489,19 @@ impl Graph {
             let counts = &mut self.counts;
             let task = self.tasks.entry(key).or_insert_with(|| {
                 counts.tasks += 1;
-                Task { facts: facts.clone(), is_removed: false, attempts: Vec::new(), write_back: None }
+                Task {
+                    facts: facts.clone(),
+                    is_removed: false,
+                    last_event: seq,
+                    attempts: Vec::new(),
+                    write_back: None,
+                }
             });
             task.facts = facts.clone();
             task.is_removed = false;
+            task.last_event = seq;
         } else if let Some(task) = self.tasks.get_mut(&key) {
+            task.last_event = seq;
             if let EventKind::TaskRemoved(_) = &event.kind {
                 task.is_removed = true;
             } else if let EventKind::BacklogUpdated(updated) = &event.kind {

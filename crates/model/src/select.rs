@@ -9,7 +9,7 @@ use crate::attempt::{FailureClass, FailureReason};
 use crate::documents::Status;
 use crate::event::Timestamp;
 use crate::graph::{Attempt, Graph, PullRequestState, Task};
-use crate::{AttemptId, CommitId, TargetId, TaskId};
+use crate::{AttemptId, CommitId, PathPattern, TargetId, TaskId};
 
 /// Where a task stands, folded from the backlog and the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,7 +206,8 @@ fn wait_reason(
 ) -> Option<WaitReason> {
     match standing(graph, target, task, base, now) {
         Standing::Waits(reason) => Some(reason),
-        Standing::Ready => limit_reason(graph, target, limits, chosen),
+        Standing::Ready => limit_reason(graph, target, limits, chosen)
+            .or_else(|| overlap_reason(graph, target, task).filter(|_| limits.overlap_waits)),
     }
 }
 
@@ -361,6 +362,29 @@ fn limit_reason(graph: &Graph, target: &TargetId, limits: TargetLimits, chosen: 
         return Some(WaitReason::MaxOpenPrs { limit: limits.max_open_prs });
     }
     None
+}
+
+/// An attempt under way or in review whose files the task could touch. Until its change is final, every file
+/// that its task may touch counts.
+fn overlap_reason(graph: &Graph, target: &TargetId, task: &Task) -> Option<WaitReason> {
+    let ours = patterns(task);
+    let target_id = target;
+    let target = graph.target(target_id)?;
+    let meets = |attempt: &&Attempt| match attempt.candidate.as_ref().filter(|_| attempt.is_in_review()) {
+        Some(change) => {
+            change.files.iter().any(|file| ours.iter().any(|pattern| pattern.matches(&file.path)))
+        }
+        None => graph.task(target_id, &attempt.task_id).is_none_or(|other| {
+            patterns(other).iter().any(|theirs| ours.iter().any(|pattern| pattern.overlaps(theirs)))
+        }),
+    };
+    let met = target.live.union(&target.in_review).filter_map(|id| graph.attempt(id)).find(meets)?;
+    Some(WaitReason::PathsOverlap { attempt: met.id.clone() })
+}
+
+/// The task's own patterns; the scope can only narrow them further, and text that is no pattern permits nothing.
+fn patterns(task: &Task) -> Vec<PathPattern> {
+    task.facts.allowed_paths.iter().filter_map(|text| PathPattern::parse(text).ok()).collect()
 }
 
 /// The word for where a task stands, for people: `pending`, `running`, `in_review`, `completed`, `declined`,

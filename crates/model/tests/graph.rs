@@ -461,6 +461,32 @@ fn open_pull_requests_and_attempts_under_way_share_one_limit() {
 }
 
 #[test]
+fn with_overlap_waits_a_task_waits_for_whoever_could_touch_its_files() {
+    let limits = TargetLimits { overlap_waits: true, ..LIMITS };
+    let rows = [
+        (vec!["src/**"], "ready"),
+        (vec!["docs/a.md"], "paths_overlap"),
+        (vec!["src/**", "docs/*.txt"], "paths_overlap"),
+        (vec![], "ready"),
+    ];
+    for (allowed_paths, expected) in rows {
+        let mut history = History::with_tasks(&["a", "b"]);
+        let allowed_paths = allowed_paths.into_iter().map(str::to_owned).collect();
+        history.task("b", EventKind::TaskUpdated(TaskFacts { allowed_paths, ..facts("b", 1) })).unwrap();
+        history.claim("a", 1).unwrap();
+        let selection = select::select(&history.graph, &target(), limits, &commit('b'), history.now());
+        let reason = selection.waiting.iter().find(|(id, _)| *id == task("b")).map(|(_, why)| why.code());
+        assert_eq!(reason.unwrap_or("ready"), expected);
+    }
+
+    // An open pull request counts by the files it really changes: here none.
+    let mut history = History::with_tasks(&["a", "b"]);
+    history.publish("a", 1);
+    let selection = select::select(&history.graph, &target(), limits, &commit('b'), history.now());
+    assert_eq!(selection.chosen, [task("b")]);
+}
+
+#[test]
 fn a_pause_stops_what_was_not_begun() {
     let mut history = History::with_tasks(&["a"]);
     history.take(Subject::everything(), EventKind::SchedulerPaused(reason("incident"))).unwrap();
