@@ -4,6 +4,8 @@
 //! the modules below. Nothing here reads a file.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +16,24 @@ use serde::{Deserialize, Serialize};
 use crate::pattern::PathPattern;
 use crate::{BranchName, CommitId, Digest, RepoPath, TargetId, TaskId};
 
+mod backlog;
+mod contract;
+mod decode;
+mod edit;
+mod findings;
+mod policy;
 mod problem;
 mod quantity;
 mod repo_url;
+mod target_spec;
+mod warnings;
+mod yaml;
 
+pub use edit::EditRefused;
 pub use problem::{Problem, Problems};
 pub use quantity::MicroDollars;
 pub use repo_url::{RepoUrl, RepoUrlError};
+pub use target_spec::{Document, Documents};
 
 /// contract.yaml: which repository this is and who owns it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -157,7 +170,7 @@ pub enum AgentChoice {
 }
 
 /// policy.yaml: what may be changed and what must hold. The operator's policy has the same form.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// The scopes by name.
@@ -222,6 +235,8 @@ pub struct PathRule {
     pub file: Arc<str>,
     /// Its line in that file, from 1.
     pub line: u32,
+    /// Its column in that line, from 1.
+    pub column: u32,
 }
 
 /// A check that must pass.
@@ -333,6 +348,24 @@ pub struct Limits {
     pub budget_usd: MicroDollars,
 }
 
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            scopes: BTreeMap::new(),
+            invariants: Vec::new(),
+            limits: Limits::default(),
+            setup: Vec::new(),
+            network: Network::default(),
+            protected: Vec::new(),
+            examples: Vec::new(),
+            baseline: true,
+            strict_checks: false,
+            sandbox: Sandbox::default(),
+            overlap: Overlap::default(),
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -379,6 +412,115 @@ pub struct DocumentDigests {
     pub policy: Digest,
     /// Of the operator's policy, if there is one.
     pub operator_policy: Option<Digest>,
+}
+
+impl Task {
+    /// The identity of what is asked: the digest of the task without its status and the reason of a block. Editing
+    /// anything else makes it another revision, which may be tried anew; where the task stands does not matter.
+    pub fn revision(&self) -> Digest {
+        let mut fields = serde_json::to_value(self).expect("a task holds only text, numbers and lists");
+        if let Some(fields) = fields.as_object_mut() {
+            fields.remove("status");
+            fields.remove("blocked_reason");
+        }
+        fields.sort_all_objects();
+        Digest::of(fields.to_string().as_bytes())
+    }
+}
+
+impl Priority {
+    /// The word in the document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Medium => "medium",
+            Self::Low => "low",
+        }
+    }
+}
+
+impl Size {
+    /// The word in the document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Small => "small",
+            Self::Medium => "medium",
+            Self::Large => "large",
+        }
+    }
+}
+
+impl Status {
+    /// The word in the document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Completed => "completed",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
+impl Sandbox {
+    /// The word in the document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Standard => "standard",
+            Self::Strict => "strict",
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for Sandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for AgentChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Claude => f.write_str("claude"),
+            Self::Command(command) => write!(f, "command:{command}"),
+        }
+    }
+}
+
+/// Text that names no agent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` names no agent; expected `claude` or `command:` and a shell command")]
+pub struct AgentChoiceError(String);
+
+impl FromStr for AgentChoice {
+    type Err = AgentChoiceError;
+
+    /// Reads `claude` or `command:…`, the form of the environment and the flags.
+    fn from_str(text: &str) -> Result<Self, AgentChoiceError> {
+        match text.split_once(':') {
+            None if text == "claude" => Ok(Self::Claude),
+            Some(("command", command)) if !command.trim().is_empty() => Ok(Self::Command(command.to_owned())),
+            Some(_) | None => Err(AgentChoiceError(text.to_owned())),
+        }
+    }
 }
 
 fn yes() -> bool {

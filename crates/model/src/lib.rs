@@ -26,9 +26,9 @@ pub use change::{
     PermittedChange, Refused, Unverified, VerifiedChange,
 };
 pub use documents::{
-    AgentChoice, Backlog, Contract, DocumentDigests, Example, Invariant, Limits, MicroDollars, Network,
-    Overlap, PathRule, Policy, Priority, Problem, Problems, RepoUrl, Sandbox, Scope, Setup, Size, Status,
-    TargetSpec, Task,
+    AgentChoice, Backlog, Contract, Document, DocumentDigests, Documents, EditRefused, Example, Invariant,
+    Limits, MicroDollars, Network, Overlap, PathRule, Policy, Priority, Problem, Problems, RepoUrl, Sandbox,
+    Scope, Setup, Size, Status, TargetSpec, Task,
 };
 pub use event::{Event, EventKind};
 pub use graph::Graph;

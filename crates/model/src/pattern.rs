@@ -62,6 +62,12 @@ impl PathPattern {
         !self.text.contains(['*', '?', '[', '{']) && !self.text.ends_with('/')
     }
 
+    /// Whether no path is left out.
+    pub fn matches_everything(&self) -> bool {
+        let every_path = [Component::AnyDepth, Component::Name(vec![Token::AnyRun])];
+        self.alternatives.iter().any(|alternative| alternative.exact == every_path)
+    }
+
     /// Whether it matches `path` exactly as spelled: for rules that allow.
     pub fn matches(&self, path: &RepoPath) -> bool {
         let names: Vec<Vec<char>> = names(path.as_str());

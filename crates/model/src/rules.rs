@@ -47,12 +47,17 @@ impl PathRules {
     /// The rules for `task`. A scope that is not in the policy, or not in an operator's policy that has scopes,
     /// allows nothing.
     pub fn for_task(spec: &TargetSpec, task: &Task) -> Self {
+        Self::between(task, &spec.policy, spec.operator_policy.as_ref())
+    }
+
+    /// The rules that task, policy and operator's policy make together.
+    pub(crate) fn between(task: &Task, policy: &Policy, operator: Option<&Policy>) -> Self {
         let by_task =
             Layer { author: Author::Task(task.task_id.to_string()), allowed: task.allowed_paths.clone() };
         let mut rules = Self { layers: vec![by_task], forbidden: Vec::new(), protected: Vec::new() };
-        rules.add_scope(Author::Scope(task.scope.clone()), spec.policy.scopes.get(&task.scope));
-        rules.protected.extend(spec.policy.protected.iter().cloned());
-        if let Some(operator) = &spec.operator_policy
+        rules.add_scope(Author::Scope(task.scope.clone()), policy.scopes.get(&task.scope));
+        rules.protected.extend(policy.protected.iter().cloned());
+        if let Some(operator) = operator
             && !operator.scopes.is_empty()
         {
             rules.add_scope(Author::Operator(task.scope.clone()), operator.scopes.get(&task.scope));

@@ -103,8 +103,11 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-pub(super) fn ten_minutes() -> Cow<'static, str> {
-    "10m".into()
+/// How long a command may take when its document does not say.
+pub(super) const TEN_MINUTES: Duration = Duration::from_secs(600);
+
+pub(super) fn ten_minutes() -> &'static str {
+    "10m"
 }
 
 /// Durations in JSON as the documents write them.
