@@ -36,6 +36,6 @@ pub use id::{
     ActorId, AttemptId, BranchName, CommitId, Digest, Epoch, EventId, IdError, ObjectId, Seq, TargetId,
     TaskId,
 };
-pub use path::{RepoPath, RepoPathError};
+pub use path::{RepoPath, RepoPathError, collision_key};
 pub use pattern::{PathPattern, PatternError};
 pub use rules::{PathRules, Protection, RuleRef, Verdict, Violation, ViolationKind};

@@ -79,7 +79,10 @@ impl RepoPath {
 }
 
 /// Case-folded NFC: the spelling that a case-insensitive, normalising file system would compare.
-pub(crate) fn collision_key(text: &str) -> String {
+pub fn collision_key(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     caseless::default_case_fold_str(&text.nfc().collect::<String>()).nfc().collect()
 }
 

@@ -1,1 +1,33 @@
-//! stub
+//! The repository that is operated: git, what changed in it, what is written back to it, and its forge.
+//!
+//! This crate knows git objects and forges. It does not know why a change is wanted, whether it is permitted, who
+//! runs an agent or a check, or where events go. It believes nothing that an agent could have written except
+//! the bytes of the files in its tree.
+//!
+//! In the order of an attempt:
+//!
+//! 1. [`Git::find`] once; [`Remote::new`] says how a target's address is reached; [`Mirror`] holds its objects
+//!    on this machine, and [`Mirror::fetch`] answers with the base commit.
+//! 2. [`Repository::init_borrowing`] makes the attempt's own repository; [`export()`] writes the plain tree.
+//! 3. [`snapshot()`] turns the tree, when every process is dead, into a [`model::change::ChangeSet`] and one
+//!    commit. [`changes_between`] measures the same from objects alone, for whoever looks a second time.
+//!
+//! All of it blocks; async callers use a blocking thread.
+
+mod changes;
+mod export;
+mod git;
+mod mirror;
+mod provenance;
+mod remote;
+mod repository;
+mod snapshot;
+
+pub use changes::changes_between;
+pub use export::{ExportError, Exported, export};
+pub use git::{Git, GitError, Network};
+pub use mirror::{Mirror, MirrorError};
+pub use provenance::{IDENTITY, Provenance, attempt_of};
+pub use remote::Remote;
+pub use repository::{CommitFacts, Expected, ObjectFormat, Repository, TreeEntry};
+pub use snapshot::{SnapshotError, SnapshotLimits, snapshot};

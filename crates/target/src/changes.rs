@@ -1,0 +1,324 @@
+//! What differs between two commits, measured from git objects alone.
+//!
+//! The same measurement serves the gate of an attempt, the second look of the publish stage and
+//! `leviathan check --diff`. It judges nothing, and it reads no index, no working tree and no attributes.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, BufReader, Read, Write as _};
+
+use model::change::{Change, ChangeSet, Entry, Irregularity, IrregularityKind, Mode};
+use model::{CommitId, ObjectId, RepoPath};
+
+use crate::export::escaped;
+use crate::git::{GitError, failed};
+use crate::repository::{Repository, drain, read_record, split_nul, unexpected};
+
+/// Everything that differs between `base` and `candidate`. A rename is a removal and an addition.
+///
+/// A changed path that is no [`RepoPath`] is an irregularity, and so is one that some file system would
+/// take for another path of the candidate.
+pub fn changes_between(
+    repository: &Repository,
+    base: &CommitId,
+    candidate: &CommitId,
+) -> Result<ChangeSet, GitError> {
+    let Measured { changes, irregularities, patch_bytes } = measure(repository, base, candidate)?;
+    Ok(ChangeSet::new(base.clone(), candidate.clone(), changes, irregularities, patch_bytes))
+}
+
+/// The parts of a change set before it is closed.
+pub(crate) struct Measured {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) irregularities: Vec<Irregularity>,
+    pub(crate) patch_bytes: u64,
+}
+
+pub(crate) fn measure(
+    repository: &Repository,
+    base: &CommitId,
+    candidate: &CommitId,
+) -> Result<Measured, GitError> {
+    let differences = differences(repository, base, candidate)?;
+    let contents = inspect(repository, &differences)?;
+    let (mut changes, mut irregularities) = (Vec::new(), Vec::new());
+    for difference in differences {
+        match RepoPath::from_bytes(&difference.path) {
+            Ok(path) => changes.push(difference.into_change(path, &contents)?),
+            Err(error) => irregularities.push(irregular_name(&difference.path, &error.to_string())),
+        }
+    }
+    irregularities.extend(collisions(repository, base, candidate, &changes)?);
+    let patch_bytes = if changes.is_empty() { 0 } else { patch_bytes(repository, base, candidate)? };
+    Ok(Measured { changes, irregularities, patch_bytes })
+}
+
+/// The irregularity of a path that is no [`RepoPath`].
+pub(crate) fn irregular_name(path: &[u8], detail: &str) -> Irregularity {
+    Irregularity { path: escaped(path), kind: IrregularityKind::Name, detail: detail.to_owned() }
+}
+
+/// One path that differs, as `git diff-tree` says.
+struct Difference {
+    path: Vec<u8>,
+    before: Option<(Mode, ObjectId)>,
+    after: Option<(Mode, ObjectId)>,
+    /// Added and removed lines.
+    lines: (u64, u64),
+}
+
+/// What a blob is, learned by reading it once.
+#[derive(Clone, Copy)]
+struct Content {
+    size: u64,
+    holds_nul: bool,
+}
+
+impl Difference {
+    fn into_change(self, path: RepoPath, contents: &HashMap<ObjectId, Content>) -> Result<Change, GitError> {
+        let (before, after) = (entry(self.before, contents)?, entry(self.after, contents)?);
+        let is_binary = [&before, &after].into_iter().flatten().any(|side| side.1);
+        let (added_lines, removed_lines) = if is_binary { (0, 0) } else { self.lines };
+        let (before, after) = (before.map(|side| side.0), after.map(|side| side.0));
+        Ok(Change { path, before, after, is_binary, added_lines, removed_lines })
+    }
+}
+
+/// One side of a change, and whether its content is binary.
+fn entry(
+    side: Option<(Mode, ObjectId)>,
+    contents: &HashMap<ObjectId, Content>,
+) -> Result<Option<(Entry, bool)>, GitError> {
+    let Some((mode, object)) = side else { return Ok(None) };
+    if mode == Mode::Gitlink {
+        return Ok(Some((Entry { mode, object, size: 0 }, false)));
+    }
+    let content = contents
+        .get(&object)
+        .copied()
+        .ok_or_else(|| unexpected("cat-file", &format!("blob {object} is missing")))?;
+    Ok(Some((Entry { mode, object, size: content.size }, content.holds_nul)))
+}
+
+const DIFF_OPTIONS: [&str; 6] =
+    ["-r", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color", "--diff-algorithm=myers"];
+
+/// The raw differences with their line counts.
+fn differences(
+    repository: &Repository,
+    base: &CommitId,
+    candidate: &CommitId,
+) -> Result<Vec<Difference>, GitError> {
+    let output = repository
+        .command("diff-tree")
+        .args(DIFF_OPTIONS)
+        .args(["--raw", "--numstat", "-z", "--no-abbrev", "--ignore-submodules=none"])
+        .args([base.as_str(), candidate.as_str(), "--"])
+        .output()?;
+    let mut found = Vec::new();
+    let mut lines = HashMap::new();
+    let mut records = split_nul(&output);
+    while let Some(record) = records.next() {
+        if record.starts_with(b":") {
+            let path = records.next().ok_or_else(|| malformed(record))?;
+            found.push(parse_raw(record, path)?);
+        } else {
+            let (path, counts) = parse_numstat(record)?;
+            lines.insert(path, counts);
+        }
+    }
+    for difference in &mut found {
+        difference.lines = lines.get(difference.path.as_slice()).copied().unwrap_or_default();
+    }
+    Ok(found)
+}
+
+/// `:<mode> <mode> <object> <object> <status>`.
+fn parse_raw(record: &[u8], path: &[u8]) -> Result<Difference, GitError> {
+    let text = std::str::from_utf8(&record[1..]).map_err(|_| malformed(record))?;
+    let words: Vec<&str> = text.split(' ').collect();
+    let [mode_before, mode_after, before, after, _status] = words.as_slice() else {
+        return Err(malformed(record));
+    };
+    let side = |mode: &str, object: &str| match mode {
+        "000000" => Ok(None),
+        mode => match (Mode::from_octal(mode), ObjectId::parse(object)) {
+            (Some(mode), Ok(object)) => Ok(Some((mode, object))),
+            (None, _) | (_, Err(_)) => Err(malformed(record)),
+        },
+    };
+    Ok(Difference {
+        path: path.to_vec(),
+        before: side(mode_before, before)?,
+        after: side(mode_after, after)?,
+        lines: (0, 0),
+    })
+}
+
+/// `<added>\t<removed>\t<path>`; both are `-` for what git takes for binary.
+fn parse_numstat(record: &[u8]) -> Result<(&[u8], (u64, u64)), GitError> {
+    let mut fields = record.splitn(3, |byte| *byte == b'\t');
+    let mut number = || {
+        let text = fields.next().and_then(|field| std::str::from_utf8(field).ok());
+        match text {
+            Some("-") => Ok(0),
+            Some(text) => text.parse().map_err(|_| malformed(record)),
+            None => Err(malformed(record)),
+        }
+    };
+    let counts = (number()?, number()?);
+    Ok((fields.next().ok_or_else(|| malformed(record))?, counts))
+}
+
+fn malformed(record: &[u8]) -> GitError {
+    unexpected("diff-tree", &record.escape_ascii().to_string())
+}
+
+/// Reads every blob of the differences once, in constant memory.
+fn inspect(
+    repository: &Repository,
+    differences: &[Difference],
+) -> Result<HashMap<ObjectId, Content>, GitError> {
+    let sides = differences.iter().flat_map(|difference| [&difference.before, &difference.after]);
+    let wanted: HashSet<&ObjectId> =
+        sides.flatten().filter(|(mode, _)| *mode != Mode::Gitlink).map(|(_, object)| object).collect();
+    if wanted.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let (contents, ended) = repository.command("cat-file").args(["--batch", "--buffer"]).converse(
+        |stdin| {
+            let mut names = io::BufWriter::new(stdin);
+            for object in &wanted {
+                writeln!(names, "{object}")?;
+            }
+            names.flush()
+        },
+        |stdout| {
+            let mut reader = BufReader::with_capacity(1 << 16, stdout);
+            wanted.iter().map(|object| Ok(((*object).clone(), inspect_next(&mut reader, object)?))).collect()
+        },
+    )?;
+    ended.successful("cat-file")?;
+    Ok(contents)
+}
+
+fn inspect_next(reader: &mut impl io::BufRead, object: &ObjectId) -> Result<Content, GitError> {
+    let mut head = String::new();
+    reader.read_line(&mut head).map_err(|e| failed("cat-file", e))?;
+    let size: u64 = head
+        .trim_end()
+        .strip_prefix(object.as_str())
+        .and_then(|rest| rest.strip_prefix(" blob "))
+        .and_then(|size| size.parse().ok())
+        .ok_or_else(|| unexpected("cat-file", &head))?;
+    let mut nul = NulFinder::default();
+    let read = io::copy(&mut reader.by_ref().take(size), &mut nul).map_err(|e| failed("cat-file", e))?;
+    reader.read_exact(&mut [0]).map_err(|e| failed("cat-file", e))?;
+    if read == size { Ok(Content { size, holds_nul: nul.found }) } else { Err(unexpected("cat-file", &head)) }
+}
+
+/// Remembers whether a NUL byte was written to it.
+#[derive(Default)]
+struct NulFinder {
+    found: bool,
+}
+
+impl io::Write for NulFinder {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.found = self.found || bytes.contains(&0);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The length of the patch, without holding it.
+fn patch_bytes(repository: &Repository, base: &CommitId, candidate: &CommitId) -> Result<u64, GitError> {
+    let (bytes, ended) = repository
+        .command("diff-tree")
+        .args(DIFF_OPTIONS)
+        .args(["-p", "--full-index", base.as_str(), candidate.as_str(), "--"])
+        .converse(|_| Ok(()), |stdout| drain(stdout, "diff-tree"))?;
+    ended.successful("diff-tree")?;
+    Ok(bytes)
+}
+
+/// Changed paths that some file system would take for another path of the candidate: the whole path of
+/// anything that is there after the change, and every folder that the change brings.
+fn collisions(
+    repository: &Repository,
+    base: &CommitId,
+    candidate: &CommitId,
+    changes: &[Change],
+) -> Result<Vec<Irregularity>, GitError> {
+    if changes.iter().all(|change| change.after.is_none()) {
+        return Ok(Vec::new());
+    }
+    let mut watched: HashMap<String, &str> = HashMap::new();
+    for change in changes.iter().filter(|change| change.after.is_some()) {
+        for prefix in prefixes(change.path.as_str()) {
+            watched.insert(model::collision_key(prefix), prefix);
+        }
+    }
+    let mut collisions = Vec::new();
+    each_path(repository, candidate, |path| {
+        let Ok(path) = std::str::from_utf8(path) else { return };
+        match watched.get(&model::collision_key(path)) {
+            Some(changed) if *changed != path => collisions.push(((*changed).to_owned(), path.to_owned())),
+            Some(_) | None => {}
+        }
+    })?;
+    if collisions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let changed_paths: HashSet<&str> = changes.iter().map(|change| change.path.as_str()).collect();
+    let base_paths = paths_of(repository, base)?;
+    let is_new = |path: &str| changed_paths.contains(path) || !base_paths.contains(path.as_bytes());
+    Ok(collisions
+        .into_iter()
+        // Two folders that the base has already are not this change's doing.
+        .filter(|(changed, other)| is_new(changed) || is_new(other))
+        .map(|(changed, other)| Irregularity {
+            path: escaped(changed.as_bytes()),
+            kind: IrregularityKind::Collision,
+            detail: format!("some file systems cannot tell it from `{}`", escaped(other.as_bytes())),
+        })
+        .collect())
+}
+
+/// `a`, `a/b`, `a/b/c` of `a/b/c`.
+fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(at, _)| &path[..at]).chain([path])
+}
+
+fn paths_of(repository: &Repository, commit: &CommitId) -> Result<HashSet<Vec<u8>>, GitError> {
+    let mut paths = HashSet::new();
+    each_path(repository, commit, |path| {
+        paths.insert(path.to_vec());
+    })?;
+    Ok(paths)
+}
+
+/// Visits the path of every entry of a commit's tree, folders too.
+fn each_path(
+    repository: &Repository,
+    commit: &CommitId,
+    mut visit: impl FnMut(&[u8]),
+) -> Result<(), GitError> {
+    let ((), ended) = repository
+        .command("ls-tree")
+        .args(["-r", "-t", "-z", "--name-only", "--full-tree", commit.as_str()])
+        .converse(
+            |_| Ok(()),
+            |stdout| {
+                let mut reader = BufReader::with_capacity(1 << 16, stdout);
+                let mut path = Vec::new();
+                while read_record(&mut reader, &mut path, "ls-tree")? {
+                    visit(&path);
+                }
+                Ok(())
+            },
+        )?;
+    ended.successful("ls-tree")
+}

@@ -1,0 +1,203 @@
+//! The bare mirror of a target on this machine: one per target, fetched by one process at a time.
+//!
+//! A mirror is a cache that can always be made again. A crash in the middle of a fetch leaves at most lock
+//! files and unused packs; a mirror that git can no longer read is put aside and fetched anew. Attempts read it
+//! through [`Repository::init_borrowing`] and write nothing into it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use model::{BranchName, CommitId, ObjectId, TargetId};
+use rustix::fs::FlockOperation;
+
+use crate::git::{Git, GitError};
+use crate::remote::Remote;
+use crate::repository::{ObjectFormat, Repository, parse_object, unexpected};
+
+/// The place of a target's mirror: `<data>/mirrors/<target_id>.git`. Opening it touches nothing.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    git: Git,
+    dir: PathBuf,
+    lock: PathBuf,
+}
+
+/// Why a mirror does not hold what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum MirrorError {
+    /// Git failed: the remote cannot be reached, refuses us, or sent what git does not accept.
+    #[error(transparent)]
+    Git(#[from] GitError),
+    /// The mirror's folder or lock could not be used.
+    #[error("the mirror {} cannot be used: {source}", dir.display())]
+    Folder {
+        /// The mirror.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The remote has no such branch.
+    #[error("the remote has no branch `{branch}`; check default_branch in contract.yaml")]
+    NoBranch {
+        /// The branch that was asked for.
+        branch: BranchName,
+    },
+}
+
+impl Mirror {
+    /// The mirror of `target` under the data folder `data`.
+    pub fn of(git: &Git, data: &Path, target: &TargetId) -> Self {
+        let mirrors = data.join("mirrors");
+        Self {
+            git: git.clone(),
+            dir: mirrors.join(format!("{target}.git")),
+            lock: mirrors.join(format!("{target}.lock")),
+        }
+    }
+
+    /// The repository to read from, as the last fetch left it.
+    pub fn repository(&self) -> Result<Repository, MirrorError> {
+        Ok(Repository::open(&self.git, &self.dir)?)
+    }
+
+    /// Fetches `branch` and answers with the commit that it names now. Waits for another fetch of the same
+    /// mirror. Makes the mirror when there is none, and again when it is damaged.
+    pub fn fetch(&self, remote: &Remote, branch: &BranchName) -> Result<CommitId, MirrorError> {
+        let _exclusive = self.lock()?;
+        let wanted = branch.to_ref();
+        let tip = remote_ref(&self.git, remote, &wanted)?;
+        let tip = tip.ok_or_else(|| MirrorError::NoBranch { branch: branch.clone() })?;
+        self.bring(remote, &wanted, &tip)
+    }
+
+    /// Fetches the exact ref `name`; none when the remote has no such ref.
+    pub fn fetch_ref(&self, remote: &Remote, name: &str) -> Result<Option<CommitId>, MirrorError> {
+        let _exclusive = self.lock()?;
+        match remote_ref(&self.git, remote, name)? {
+            None => Ok(None),
+            Some(tip) => self.bring(remote, name, &tip).map(Some),
+        }
+    }
+
+    /// Fetches the ref, and makes the mirror anew if the remote answers but the mirror cannot take it.
+    fn bring(&self, remote: &Remote, name: &str, tip: &ObjectId) -> Result<CommitId, MirrorError> {
+        if let Some(mirror) = self.usable()? {
+            match update(&mirror, remote, name) {
+                Ok(commit) => return Ok(commit),
+                Err(error) => tracing::warn!(
+                    mirror.dir = %self.dir.display(), git.error = %error,
+                    "the mirror could not be updated although its remote answers; it is fetched anew"
+                ),
+            }
+        }
+        self.replace(remote, name, tip)
+    }
+
+    /// The mirror, cleaned of what a crash left; none when there is none that git can read.
+    fn usable(&self) -> Result<Option<Repository>, MirrorError> {
+        if !self.dir.exists() {
+            return Ok(None);
+        }
+        remove_stale_locks(&self.dir).map_err(|source| self.folder_error(source))?;
+        match Repository::open(&self.git, &self.dir) {
+            Ok(mirror) => {
+                mirror.restore_configuration()?;
+                Ok(Some(mirror))
+            }
+            Err(error) => {
+                tracing::warn!(
+                    mirror.dir = %self.dir.display(), git.error = %error,
+                    "the mirror is damaged; it is fetched anew"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// Fetches into a new folder beside the mirror and puts it in its place when it is complete.
+    fn replace(&self, remote: &Remote, name: &str, tip: &ObjectId) -> Result<CommitId, MirrorError> {
+        let (new, old) = (self.dir.with_extension("new"), self.dir.with_extension("old"));
+        for left_over in [&new, &old] {
+            remove_folder(left_over).map_err(|source| self.folder_error(source))?;
+        }
+        let made = Repository::init(&self.git, &new, ObjectFormat::of(tip))?;
+        let commit = update(&made, remote, name)?;
+        let exchange = || -> io::Result<()> {
+            if self.dir.exists() {
+                fs::rename(&self.dir, &old)?;
+            }
+            fs::rename(&new, &self.dir)?;
+            remove_folder(&old)
+        };
+        exchange().map_err(|source| self.folder_error(source))?;
+        Ok(commit)
+    }
+
+    /// Waits until no other process fetches into this mirror.
+    fn lock(&self) -> Result<File, MirrorError> {
+        let folder = self.lock.parent().unwrap_or(Path::new("/"));
+        let take = || -> io::Result<File> {
+            fs::create_dir_all(folder)?;
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&self.lock)?;
+            rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+            Ok(file)
+        };
+        take().map_err(|source| self.folder_error(source))
+    }
+
+    fn folder_error(&self, source: io::Error) -> MirrorError {
+        MirrorError::Folder { dir: self.dir.clone(), source }
+    }
+}
+
+/// What the remote's ref names now; none when it does not exist.
+pub(crate) fn remote_ref(git: &Git, remote: &Remote, name: &str) -> Result<Option<ObjectId>, GitError> {
+    const VERB: &str = "ls-remote";
+    let output = git
+        .command_without_repository(VERB)
+        .reaching(remote)
+        .args(["--quiet", "--refs", "--", remote.address(), name])
+        .output()?;
+    let text = String::from_utf8_lossy(&output);
+    // The pattern also matches refs that end with it.
+    let exact = text.lines().filter_map(|line| line.split_once('\t')).find(|(_, found)| *found == name);
+    exact.map(|(object, _)| parse_object(VERB, object.as_bytes())).transpose()
+}
+
+/// Fetches one ref to the same name, and proves that its commit and tree can be read.
+pub(crate) fn update(repository: &Repository, remote: &Remote, name: &str) -> Result<CommitId, GitError> {
+    repository
+        .command("fetch")
+        .reaching(remote)
+        .args(["--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--force", "--"])
+        .arg(remote.address())
+        .arg(format!("+{name}:{name}"))
+        .output()?;
+    let commit = repository.resolve(name)?;
+    let commit = commit.ok_or_else(|| unexpected("fetch", &format!("{name} does not name a commit")))?;
+    repository.command("cat-file").args(["-e", &format!("{commit}^{{tree}}")]).output()?;
+    Ok(commit)
+}
+
+/// Removes the lock files that a killed git left. Only under our own lock, so that none is in use.
+fn remove_stale_locks(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let path = entry.path();
+        let kind = entry.file_type()?;
+        if kind.is_dir() && path.file_name().is_some_and(|name| name != "objects") {
+            remove_stale_locks(&path)?;
+        } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "lock") {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_folder(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
