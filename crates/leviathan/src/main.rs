@@ -1,2 +1,60 @@
-//! stub
-fn main() {}
+//! `leviathan`: the roles of the platform, and what its users run in their own repositories.
+//!
+//! This file knows the command line and how a command's end becomes an exit code: 0 done, 1 the answer is no,
+//! 2 it could not be run. What a command does is in the module of its name.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod check;
+mod explain;
+mod init;
+mod local_documents;
+
+#[derive(Parser)]
+#[command(
+    version,
+    about = "Operate repositories through explicit, auditable pull requests",
+    max_term_width = 100
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write the three documents of a target into a repository
+    Init(init::Arguments),
+    /// Check the three documents of a target, and report every problem at once
+    Check(check::Arguments),
+    /// Say which paths a task may change, and by which rule
+    Explain(explain::Arguments),
+}
+
+/// How a command that could be run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Done; or the answer is yes.
+    Yes,
+    /// The answer is no.
+    No,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let answer = match arguments.command {
+        Command::Init(arguments) => init::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
+    };
+    match answer {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Err(error) => {
+            anstream::eprintln!("leviathan: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -25,6 +25,7 @@ mod policy;
 mod problem;
 mod quantity;
 mod repo_url;
+mod schema;
 mod target_spec;
 mod warnings;
 mod yaml;
@@ -33,6 +34,7 @@ pub use edit::EditRefused;
 pub use problem::{Problem, Problems};
 pub use quantity::MicroDollars;
 pub use repo_url::{RepoUrl, RepoUrlError};
+pub use schema::schemas;
 pub use target_spec::{Document, Documents};
 
 /// contract.yaml: which repository this is and who owns it.
@@ -184,7 +186,7 @@ pub struct Policy {
     pub limits: Limits,
     /// Commands that run in each fresh tree before the agent and before the checks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(default)]
+    #[schemars(default, with = "Vec<SetupForm>")]
     pub setup: Vec<Setup>,
     /// The hosts that may be reached, none by default.
     #[schemars(default)]
@@ -263,6 +265,18 @@ pub struct Setup {
     #[serde(with = "quantity::duration")]
     #[schemars(with = "quantity::DurationText", default = "quantity::ten_minutes")]
     pub timeout: Duration,
+}
+
+/// The two forms of a setup command in YAML, for the schema.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum SetupForm {
+    /// The command alone.
+    Command(String),
+    /// The command with its timeout.
+    WithTimeout(Setup),
 }
 
 /// The hosts that each kind of process may reach: `pypi.org`, or `*.example.org` for every host below.

@@ -150,11 +150,15 @@ impl Layer {
         if self.allowed.iter().any(|rule| rule.pattern.matches(path)) {
             return None;
         }
-        let message = match self.allowed.is_empty() {
-            true => format!("{} allows no path at all", self.author),
-            false => format!("no allowed path of {} matches", self.author),
+        let (rule, message) = match self.allowed.first() {
+            None => (None, format!("{} allows no path at all", self.author)),
+            Some(first) => {
+                let text = format!("allowed_paths of {}", self.author);
+                let list = RuleRef { text, file: first.file.to_string(), line: first.line };
+                (Some(list), "no allowed path matches".to_owned())
+            }
         };
-        Some(Violation::of_path(path, self.author.denial_kind(), None, message))
+        Some(Violation::of_path(path, self.author.denial_kind(), rule, message))
     }
 }
 
@@ -287,7 +291,7 @@ pub struct Violation {
     pub path: String,
     /// What kind of violation.
     pub kind: ViolationKind,
-    /// The rule that denies it; none when it is only that no rule allows it.
+    /// The rule that denies it, or the list in which no rule allows it; none when there is no such rule or list.
     pub rule: Option<RuleRef>,
     /// What is wrong, as a clause.
     pub message: String,

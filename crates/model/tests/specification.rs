@@ -230,5 +230,5 @@ fn documents<'a>(contract: &'a str, backlog: &'a str, policy: &'a str) -> Docume
 }
 
 fn commit() -> CommitId {
-    CommitId::parse("0123456789abcdef0123456789abcdef01234567").unwrap()
+    CommitId::parse("0123456789abcdef0123456789abcdef01234567").expect("forty digits")
 }

@@ -25,33 +25,42 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong in the documents, sorted by file and place. Never empty.
+/// Everything that is wrong in the documents, sorted by file and place, and what is suspicious beside it.
+/// There is always at least one problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
 
 impl Problems {
-    /// Sorts `found`; none when nothing was found.
-    pub(crate) fn of(mut found: Vec<Problem>) -> Option<Self> {
-        found.sort();
-        found.dedup();
-        (!found.is_empty()).then_some(Self(found))
+    /// Sorts what was found; none when nothing is wrong.
+    pub(super) fn of(mut problems: Vec<Problem>, warnings: &[Problem]) -> Option<Self> {
+        problems.sort();
+        problems.dedup();
+        (!problems.is_empty()).then(|| Self { problems, warnings: warnings.to_vec() })
+    }
+
+    /// What is suspicious without being wrong, as far as it could be seen beside the problems.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
     }
 
     /// Each problem, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.0.iter()
+        self.problems.iter()
     }
 
     /// How many there are; at least one.
     #[expect(clippy::len_without_is_empty, reason = "there is always at least one problem")]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.problems.len()
     }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
+        for (index, problem) in self.problems.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
             write!(f, "{separator}{problem}")?;
         }

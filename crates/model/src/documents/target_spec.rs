@@ -225,12 +225,10 @@ fn finished<T>(value: Option<T>, findings: Vec<Findings>) -> Result<(T, Vec<Prob
         problems.extend(found.problems);
         warnings.extend(found.warnings);
     }
-    match (Problems::of(problems), value) {
+    warnings.sort();
+    match (Problems::of(problems, &warnings), value) {
         (Some(problems), _) => Err(problems),
-        (None, Some(value)) => {
-            warnings.sort();
-            Ok((value, warnings))
-        }
+        (None, Some(value)) => Ok((value, warnings)),
         (None, None) => unreachable!("a value is refused only together with a problem"),
     }
 }

@@ -1,0 +1,64 @@
+//! The three documents of a repository's working folder, as they stand there, committed or not.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use model::{CommitId, Document, Documents, Problems, TargetSpec};
+
+/// Where the documents are, below the root of a repository.
+pub(crate) const FOLDER: &str = ".leviathan";
+
+/// Reads and cross-checks the documents below `directory`. The outer error is a folder that cannot be read; the
+/// inner one is for its human.
+pub(crate) fn read(
+    directory: &Path,
+    operator_policy: Option<&Path>,
+) -> anyhow::Result<Result<TargetSpec, Problems>> {
+    if !directory.is_dir() {
+        bail!("there is no folder {}", directory.display());
+    }
+    let folder = shown_folder(directory).join(FOLDER);
+    let contract = File::read(folder.join("contract.yaml"))?;
+    let backlog = File::read(folder.join("backlog.yaml"))?;
+    let policy = File::read(folder.join("policy.yaml"))?;
+    let operator_policy = operator_policy.map(|path| File::read(path.to_owned())).transpose()?;
+    let documents = Documents {
+        contract: contract.document(),
+        backlog: backlog.document(),
+        policy: policy.document(),
+        operator_policy: operator_policy.as_ref().map(File::document),
+    };
+    Ok(TargetSpec::parse(no_commit(), &documents))
+}
+
+/// A working folder is no commit: git's null id stands for it.
+fn no_commit() -> CommitId {
+    CommitId::parse("0".repeat(40)).expect("forty zeros are an object name")
+}
+
+/// `.` is left out, so that messages say `.leviathan/backlog.yaml`.
+fn shown_folder(directory: &Path) -> &Path {
+    if directory == Path::new(".") { Path::new("") } else { directory }
+}
+
+struct File {
+    name: String,
+    content: Option<Vec<u8>>,
+}
+
+impl File {
+    fn read(path: PathBuf) -> anyhow::Result<Self> {
+        let name = path.display().to_string();
+        match fs::read(&path) {
+            Ok(content) => Ok(Self { name, content: Some(content) }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self { name, content: None }),
+            Err(error) => Err(error).with_context(|| format!("cannot read {name}")),
+        }
+    }
+
+    fn document(&self) -> Document<'_> {
+        Document { file: &self.name, content: self.content.as_deref() }
+    }
+}
