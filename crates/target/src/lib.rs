@@ -8,26 +8,37 @@
 //!
 //! 1. [`Git::find`] once; [`Remote::new`] says how a target's address is reached; [`Mirror`] holds its objects
 //!    on this machine, and [`Mirror::fetch`] answers with the base commit.
-//! 2. [`Repository::init_borrowing`] makes the attempt's own repository; [`export()`] writes the plain tree.
-//! 3. [`snapshot()`] turns the tree, when every process is dead, into a [`model::change::ChangeSet`] and one
+//! 2. [`spec::read`] reads the three documents from that commit.
+//! 3. [`Repository::init_borrowing`] makes the attempt's own repository; [`export()`] writes the plain tree.
+//! 4. [`snapshot()`] turns the tree, when every process is dead, into a [`model::change::ChangeSet`] and one
 //!    commit. [`changes_between`] measures the same from objects alone, for whoever looks a second time.
+//! 5. [`candidate::pack`] and [`candidate::receive`] carry the commit to another repository and prove it there.
+//! 6. [`push()`] creates exactly one branch.
+//! 7. [`write_back()`] marks the task completed once a human has merged; [`propose`] where that is refused.
 //!
 //! All of it blocks; async callers use a blocking thread.
 
+pub mod candidate;
 mod changes;
 mod export;
 mod git;
+mod import;
 mod mirror;
 mod provenance;
+mod push;
 mod remote;
 mod repository;
 mod snapshot;
+pub mod spec;
+pub mod write_back;
 
 pub use changes::changes_between;
 pub use export::{ExportError, Exported, export};
 pub use git::{Git, GitError, Network};
 pub use mirror::{Mirror, MirrorError};
 pub use provenance::{IDENTITY, Provenance, attempt_of};
+pub use push::{Occupant, PushOutcome, Rejection, delete_branch, push};
 pub use remote::Remote;
 pub use repository::{CommitFacts, Expected, ObjectFormat, Repository, TreeEntry};
 pub use snapshot::{SnapshotError, SnapshotLimits, snapshot};
+pub use write_back::{BacklogEdit, Proposal, WriteBack, WriteBackError, propose, write_back};

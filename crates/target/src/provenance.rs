@@ -39,6 +39,11 @@ impl Provenance {
         )
     }
 
+    /// The ref that keeps the commit in the repository where it was made or received.
+    pub(crate) fn reference(&self) -> String {
+        format!("refs/leviathan/attempts/{}", self.attempt)
+    }
+
     /// Whether a commit says exactly this of itself.
     pub fn is_of(&self, facts: &CommitFacts) -> bool {
         is_ours(facts)

@@ -8,7 +8,7 @@
 mod walk;
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use model::change::{ChangeSet, Irregularity, Mode};
@@ -16,9 +16,10 @@ use model::{CommitId, ObjectId, RepoPath};
 
 use crate::changes::{Measured, irregular_name, measure};
 use crate::export::escaped;
-use crate::git::{GitError, failed};
-use crate::provenance::{IDENTITY, Provenance};
-use crate::repository::{Repository, TreeEntry, parse_commit};
+use crate::git::GitError;
+use crate::import::{NewCommit, import, put, remove};
+use crate::provenance::Provenance;
+use crate::repository::{Repository, TreeEntry};
 use walk::{Found, Tree};
 
 /// How much of a tree is read before it is called too large. Wider than the policy's limits, which judge the
@@ -205,102 +206,48 @@ fn commit(
     edits: &BTreeMap<RepoPath, Edit>,
     provenance: &Provenance,
 ) -> Result<CommitId, SnapshotError> {
-    const VERB: &str = "fast-import";
-    let mut tree_error = None;
-    let conversation =
-        repository.command(VERB).args(["--quiet", "--done", "--force", "--date-format=raw"]).converse(
-            |stdin| {
-                let mut stream = io::BufWriter::with_capacity(1 << 16, stdin);
-                write_head(&mut stream, base, provenance)?;
-                match write_edits(&mut stream, tree, edits) {
-                    Ok(()) => {}
-                    Err(SnapshotError::Read { path: _, source })
-                        if source.kind() == io::ErrorKind::BrokenPipe =>
-                    {
-                        return Err(source);
-                    }
-                    Err(error) => {
-                        tree_error = Some(error);
-                        // Without its end git throws the stream away.
-                        return Ok(());
-                    }
-                }
-                stream.write_all(b"\nget-mark :1\ndone\n")?;
-                stream.flush()
-            },
-            |stdout| {
-                let mut answer = Vec::new();
-                stdout.read_to_end(&mut answer).map_err(|e| failed(VERB, e))?;
-                Ok(answer)
-            },
-        );
-    match (tree_error, conversation?) {
-        (Some(error), _) => Err(error),
-        (None, (answer, ended)) => {
-            ended.successful(VERB)?;
-            Ok(parse_commit(VERB, &answer)?)
+    let new = NewCommit {
+        reference: provenance.reference(),
+        parent: base,
+        message: provenance.message(),
+        at: provenance.at,
+    };
+    import(repository, &new, |stream| {
+        for (path, _) in edits.iter().filter(|(_, edit)| edit.after.is_none()) {
+            remove(stream, path).map_err(|e| stream_error(path, e))?;
         }
-    }
-}
-
-fn write_head(stream: &mut impl Write, base: &CommitId, provenance: &Provenance) -> io::Result<()> {
-    let message = provenance.message();
-    let seconds = provenance.at.as_second();
-    writeln!(stream, "commit refs/leviathan/attempts/{}\nmark :1", provenance.attempt)?;
-    writeln!(stream, "author {IDENTITY} {seconds} +0000\ncommitter {IDENTITY} {seconds} +0000")?;
-    writeln!(stream, "data {}\n{message}\nfrom {base}", message.len())
-}
-
-/// Removals first: a file may have become a folder, or a folder a file.
-fn write_edits(
-    stream: &mut impl Write,
-    tree: &Tree,
-    edits: &BTreeMap<RepoPath, Edit>,
-) -> Result<(), SnapshotError> {
-    for (path, edit) in edits {
-        if edit.after.is_none() {
-            writeln!(stream, "D {}", quoted(path)).map_err(|e| stream_error(path, e))?;
+        for (path, edit) in edits {
+            if let Some(after) = &edit.after {
+                write_blob(stream, tree, path, after)?;
+            }
         }
-    }
-    for (path, edit) in edits {
-        if let Some(after) = &edit.after {
-            write_blob(stream, tree, path, after)?;
-        }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 fn write_blob(
-    stream: &mut impl Write,
+    stream: &mut dyn Write,
     tree: &Tree,
     path: &RepoPath,
     after: &After,
 ) -> Result<(), SnapshotError> {
-    let head = format!("M {} inline {}\ndata {}\n", after.mode.as_octal(), quoted(path), after.size);
-    stream.write_all(head.as_bytes()).map_err(|e| stream_error(path, e))?;
     let bytes = path.as_str().as_bytes();
     let copied = match after.mode {
-        Mode::Symlink => {
-            let text = tree.read_link(bytes)?;
-            stream.write_all(&text).map(|()| text.len() as u64)
+        Mode::Symlink => put(stream, path, after.mode, after.size, &mut tree.read_link(bytes)?.as_slice()),
+        Mode::Regular | Mode::Executable => {
+            put(stream, path, after.mode, after.size, &mut tree.open_file(bytes)?)
         }
-        Mode::Regular | Mode::Executable => io::copy(&mut tree.open_file(bytes)?.take(after.size), stream),
         Mode::Gitlink => unreachable!("a walk of files finds no gitlinks"),
     };
-    let copied = copied.map_err(|e| stream_error(path, e))?;
-    if copied != after.size {
-        return Err(SnapshotError::Moving(path.to_string()));
+    if copied.map_err(|e| stream_error(path, e))? == after.size {
+        Ok(())
+    } else {
+        Err(SnapshotError::Moving(path.to_string()))
     }
-    stream.write_all(b"\n").map_err(|e| stream_error(path, e))
 }
 
 fn stream_error(path: &RepoPath, source: io::Error) -> SnapshotError {
     SnapshotError::Read { path: path.to_string(), source }
-}
-
-/// A path in `git fast-import`'s quotes; a [`RepoPath`] holds no control character.
-fn quoted(path: &RepoPath) -> String {
-    format!("\"{}\"", path.as_str().replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// The objects must say exactly what was read from the tree.
