@@ -1,5 +1,6 @@
 //! The far sides of our protocols, for tests. No crate of ours is known here: what is tested cannot help itself.
 
+pub mod claude;
 pub mod git_http;
 pub mod github;
 pub mod repository;
