@@ -15,7 +15,7 @@ use model::RepoPath;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use tree::{Tree, TreeError};
+pub use tree::{Listed, Tree, TreeError};
 
 /// A future that a toolbox's callback returns.
 pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;

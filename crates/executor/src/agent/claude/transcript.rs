@@ -1,0 +1,169 @@
+//! The record of a conversation: what was asked, what came back, what was done.
+//!
+//! One JSON object per line, written to disk before the effect that it announces, without any secret. A request
+//! is recorded as what it adds to the one before, with the digest of all of it, so that the whole conversation
+//! can be put together again and compared byte by byte. What a replay needs beyond this file is the base commit
+//! and the outputs of commands, which are in the tool results.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use model::Digest;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::api::{Answer, CallError, ToolCall};
+use crate::agent::Usage;
+
+/// The version of the format. A reader refuses a file with another.
+pub const TRANSCRIPT_FORMAT: &str = "leviathan-transcript/1";
+
+/// The open file of one conversation.
+#[derive(Debug)]
+pub(super) struct Transcript {
+    path: PathBuf,
+    file: File,
+    redactor: Redactor,
+    began: Instant,
+    lines: u64,
+}
+
+/// One line.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Record<'a> {
+    /// The first line: what holds for all requests.
+    Conversation { format: &'a str, api_version: &'a str, fixed: &'a Value, prices_as_of: &'a str },
+    /// A call is about to be made. `messages` are those from index `from` on.
+    Request { from: usize, messages: &'a [Value], max_tokens: u64, digest: Digest },
+    /// The answer to the call before.
+    Response {
+        model: &'a str,
+        request_id: Option<&'a str>,
+        stop: String,
+        content: &'a [Value],
+        usage: &'a Usage,
+    },
+    /// The call before has no answer.
+    CallFailed { error: String, may_be_billed: bool, usage: &'a Usage },
+    /// A tool is about to be used.
+    ToolIntent { id: &'a str, name: &'a str, input: Value },
+    /// What the tool said.
+    ToolResult { id: &'a str, is_error: bool, text: &'a str },
+    /// The round is over.
+    End { outcome: &'a str, detail: String, usage: &'a Usage },
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn response(answer: &'a Answer, usage: &'a Usage) -> Self {
+        Self::Response {
+            model: &answer.model,
+            request_id: answer.request_id.as_deref(),
+            stop: format!("{:?}", answer.stop),
+            content: &answer.content,
+            usage,
+        }
+    }
+
+    pub(super) fn call_failed(error: &CallError, usage: &'a Usage) -> Self {
+        Self::CallFailed { error: error.to_string(), may_be_billed: error.may_be_billed(), usage }
+    }
+
+    pub(super) fn tool_intent(call: &'a ToolCall) -> Self {
+        let input = match &call.input {
+            Ok(object) => Value::Object(object.clone()),
+            Err(problem) => Value::from(problem.as_str()),
+        };
+        Self::ToolIntent { id: &call.id, name: &call.name, input }
+    }
+}
+
+impl Transcript {
+    /// Makes the file; one that is there already belongs to another conversation and is not touched.
+    pub(super) fn create(path: &Path, redactor: Redactor) -> io::Result<Self> {
+        let file = File::options().append(true).create_new(true).open(path)?;
+        Ok(Self { path: path.to_owned(), file, redactor, began: Instant::now(), lines: 0 })
+    }
+
+    /// Writes one line and returns when it is on disk.
+    pub(super) fn record(&mut self, record: &Record<'_>) -> anyhow::Result<()> {
+        use anyhow::Context as _;
+        let mut line = serde_json::to_value(record).context("a record of the transcript has no JSON form")?;
+        line["line"] = Value::from(self.lines);
+        line["after_ms"] = Value::from(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX));
+        self.redactor.clean_value(&mut line);
+        let mut bytes = line.to_string().into_bytes();
+        bytes.push(b'\n');
+        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        written.with_context(|| format!("cannot write the transcript {}", self.path.display()))?;
+        self.lines += 1;
+        Ok(())
+    }
+}
+
+/// Takes known secrets out of text.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Redactor {
+    secrets: Arc<Vec<SecretString>>,
+}
+
+/// Shorter values would tear ordinary text apart.
+const SHORTEST_SECRET: usize = 8;
+const REDACTED: &str = "[redacted]";
+
+impl Redactor {
+    pub(super) fn new(secrets: impl IntoIterator<Item = SecretString>) -> Self {
+        let is_long = |secret: &SecretString| secret.expose_secret().trim().len() >= SHORTEST_SECRET;
+        Self { secrets: Arc::new(secrets.into_iter().filter(is_long).collect()) }
+    }
+
+    pub(super) fn clean(&self, text: String) -> String {
+        self.secrets.iter().fold(text, |text, secret| {
+            let secret = secret.expose_secret().trim();
+            if text.contains(secret) { text.replace(secret, REDACTED) } else { text }
+        })
+    }
+
+    fn clean_value(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.clean(std::mem::take(text)),
+            Value::Array(values) => values.iter_mut().for_each(|value| self.clean_value(value)),
+            Value::Object(object) => {
+                let cleaned = std::mem::take(object).into_iter().map(|(name, mut value)| {
+                    self.clean_value(&mut value);
+                    (self.clean(name), value)
+                });
+                *object = cleaned.collect();
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_whole_numbered_and_without_secrets() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("transcript.jsonl");
+        let redactor =
+            Redactor::new([SecretString::from("very-secret-\"key\""), SecretString::from("short")]);
+        let mut transcript = Transcript::create(&path, redactor).unwrap();
+        let text = "a very-secret-\"key\" and a short word";
+        for _ in 0..2 {
+            transcript.record(&Record::ToolResult { id: "1", is_error: false, text }).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[1]["line"], 1);
+        assert_eq!(lines[1]["text"], "a [redacted] and a short word");
+        assert!(Transcript::create(&path, Redactor::default()).is_err(), "a transcript is never overwritten");
+    }
+}

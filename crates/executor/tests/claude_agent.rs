@@ -1,0 +1,566 @@
+//! The Claude agent against a scripted Messages API that refuses what the real one refuses.
+
+#![expect(clippy::unwrap_used, reason = "a failed expectation ends its test")]
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use leviathan_executor as executor;
+
+use executor::agent::claude::{Budgets, Claude, Config, Patience};
+use executor::agent::{
+    Agent, AgentFailure, AgentReport, AllowedPaths, Brief, BriefInvariant, Budget, FailedCheck, FailureCause,
+    Outcome,
+};
+use executor::toolbox::{Bounds, CheckReport, Permission, ShellEnding, ShellOutput, Toolbox, Tree};
+use model::{AttemptId, CommitId, FailureReason, TargetId, TaskId};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use test_support::claude::{ClaudeServer, KEY, Reply};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// A tree, an agent and a server that answers from a script.
+struct Stage {
+    folder: tempfile::TempDir,
+    server: ClaudeServer,
+    config: Config,
+    cancel: watch::Sender<bool>,
+    deadline: Instant,
+    waits: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl Stage {
+    async fn new(script: impl IntoIterator<Item = Reply>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("tree/src")).unwrap();
+        std::fs::write(folder.path().join("tree/src/app.py"), "def one():\n    return 1\n").unwrap();
+        std::fs::write(folder.path().join("tree/README.md"), "A sample.\n").unwrap();
+        let server = ClaudeServer::start(script).await;
+        let transcript = folder.path().join("transcript.jsonl");
+        let mut config = Config::new(SecretString::from(KEY), 5_000_000, transcript);
+        config.base_url = server.base_url().to_owned();
+        config.idle_timeout = Duration::from_secs(20);
+        let waits = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&waits);
+        config.pause = Arc::new(move |wait| {
+            record.lock().unwrap().push(wait);
+            Box::pin(std::future::ready(()))
+        });
+        let deadline = Instant::now() + Duration::from_secs(60);
+        Self { folder, server, config, cancel: watch::channel(false).0, deadline, waits }
+    }
+
+    fn tree(&self) -> std::path::PathBuf {
+        self.folder.path().join("tree")
+    }
+
+    fn toolbox(&self) -> Toolbox {
+        let path = self.tree();
+        Toolbox {
+            tree: Tree::open(&path).unwrap(),
+            judge: Arc::new(|path| match path.as_str().starts_with("src/") {
+                true => Permission::Permitted,
+                false => Permission::Denied("no allowed path matches".to_owned()),
+            }),
+            shell: Arc::new(move |command| {
+                let path = path.clone();
+                Box::pin(async move {
+                    let run = tokio::process::Command::new("sh")
+                        .args(["-c", &command.command])
+                        .current_dir(path)
+                        .env_clear()
+                        .env("PATH", "/usr/bin:/bin")
+                        .kill_on_drop(true)
+                        .output();
+                    let done = run.await.unwrap();
+                    ShellOutput {
+                        ending: ShellEnding::Exited(done.status.code().unwrap()),
+                        output: done.stdout,
+                    }
+                })
+            }),
+            check: Arc::new(|name| {
+                let report = CheckReport { passed: false, text: "1 test failed".to_owned() };
+                Box::pin(std::future::ready((name == "tests").then_some(report)))
+            }),
+            bounds: Bounds::new(self.deadline, self.cancel.subscribe()),
+        }
+    }
+
+    fn agent(&self) -> Agent {
+        Agent::Claude(Box::new(Claude::new(self.config.clone()).unwrap()))
+    }
+
+    async fn work(&self) -> Result<AgentReport, AgentFailure> {
+        // A hang is a failure of the test, not of the machine that runs it.
+        let toolbox = self.toolbox();
+        let mut agent = self.agent();
+        let brief = brief();
+        tokio::time::timeout(Duration::from_secs(50), agent.work(&brief, &toolbox)).await.unwrap()
+    }
+
+    fn read(&self, path: &str) -> String {
+        std::fs::read_to_string(self.tree().join(path)).unwrap()
+    }
+
+    fn transcript(&self) -> Vec<Value> {
+        lines_of(&self.folder.path().join("transcript.jsonl"))
+    }
+}
+
+fn lines_of(path: &Path) -> Vec<Value> {
+    std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn brief() -> Brief {
+    Brief {
+        target: TargetId::parse("sample").unwrap(),
+        attempt: AttemptId::parse("attempt-1").unwrap(),
+        task: TaskId::parse("task-001").unwrap(),
+        title: "Return two".to_owned(),
+        description: Some("The function `one` should be called `two` and return 2.".to_owned()),
+        acceptance_criteria: vec!["two() returns 2".to_owned()],
+        scope: "code".to_owned(),
+        allowed_paths: AllowedPaths { task: vec!["src/**".to_owned()], scope: vec!["src/**".to_owned()] },
+        forbidden_patterns: vec!["**/*.pem".to_owned()],
+        invariants: vec![BriefInvariant { name: "tests".to_owned(), check: "pytest".to_owned() }],
+        base_commit: CommitId::parse("0".repeat(40)).unwrap(),
+        round: 1,
+        failed_checks: Vec::new(),
+    }
+}
+
+fn edit(old: &str, new: &str) -> Reply {
+    let input = json!({ "command": "str_replace", "path": "src/app.py", "old_str": old, "new_str": new });
+    Reply::tool("str_replace_based_edit_tool", input)
+}
+
+fn view() -> Reply {
+    Reply::tool("str_replace_based_edit_tool", json!({ "command": "view", "path": "src/app.py" }))
+}
+
+#[tokio::test]
+async fn a_task_is_done_in_a_few_turns_over_one_cached_conversation() {
+    let stage = Stage::new([
+        view().thinking("Let me look.").saying("I look at the file."),
+        edit("def one():\n    return 1", "def two():\n    return 2").thinking("Simple."),
+        Reply::tools([
+            ("bash", json!({ "command": "cat src/app.py" })),
+            ("grep", json!({ "pattern": "def t.o" })),
+            ("glob", json!({ "pattern": "**/*.py" })),
+            ("read_file", json!({ "path": "README.md" })),
+            ("run_check", json!({ "name": "tests" })),
+        ])
+        .shredded(),
+        Reply::tool(
+            "finish",
+            json!({
+                "outcome": "finished",
+                "summary": "Renamed it.",
+                "criteria": [{ "criterion": "two() returns 2", "note": "it does" }],
+            }),
+        ),
+    ])
+    .await;
+    let report = stage.work().await.unwrap();
+    assert_eq!(report.outcome, Outcome::Finished);
+    assert_eq!(report.summary, "Renamed it.");
+    assert_eq!(report.criteria[0].note, "it does");
+    assert_eq!(stage.read("src/app.py"), "def two():\n    return 2\n");
+    let results = stage.server.last_results();
+    let texts: Vec<_> = results.iter().map(|(_, text, _)| text.as_str()).collect();
+    let expected =
+        ["def two():\n    return 2", "src/app.py:1:def two():", "src/app.py", "A sample.\n", "1 test failed"];
+    assert_eq!(texts, expected);
+    assert_eq!(
+        results.iter().map(|(_, _, is_error)| *is_error).collect::<Vec<_>>(),
+        [false, false, false, false, true]
+    );
+
+    let seen = stage.server.seen();
+    assert_eq!(seen.len(), 4);
+    assert!(seen.iter().all(|request| request.refused.is_none()), "{seen:#?}");
+    assert!(
+        seen[1..].iter().all(|request| request.cache_read_tokens > 0),
+        "every later turn reads from the cache"
+    );
+    assert!(seen.windows(2).skip(1).all(|two| two[0].cache_read_tokens < two[1].cache_read_tokens));
+    assert_eq!(report.usage.turns, 4);
+    assert_eq!(report.usage.model.as_deref(), Some("claude-opus-5-5"));
+    let read: u64 = seen.iter().map(|request| request.cache_read_tokens).sum();
+    assert_eq!(report.usage.cache_read_tokens, read);
+    assert!((1_000..200_000).contains(&report.usage.cost_microdollars), "{:?}", report.usage);
+}
+
+#[tokio::test]
+async fn a_write_that_the_rules_deny_is_refused_with_the_reason_and_what_is_allowed() {
+    let create = |path: &str| {
+        Reply::tool(
+            "str_replace_based_edit_tool",
+            json!({ "command": "create", "path": path, "file_text": "x" }),
+        )
+    };
+    let stage = Stage::new([create("README.md"), create("src/new.py"), Reply::finish("Made a file.")]).await;
+    stage.work().await.unwrap();
+    assert_eq!(stage.read("README.md"), "A sample.\n");
+    assert_eq!(stage.read("src/new.py"), "x");
+    let results: Vec<_> =
+        stage.transcript().into_iter().filter(|line| line["type"] == "tool_result").collect();
+    let refused = results[0]["text"].as_str().unwrap();
+    assert_eq!(results[0]["is_error"], true);
+    for part in ["`README.md` must not change", "no allowed path matches", "src/**", "**/*.pem"] {
+        assert!(refused.contains(part), "{part} is missing in {refused}");
+    }
+}
+
+#[tokio::test]
+async fn failed_checks_are_the_answer_to_finish_in_the_same_conversation() {
+    let stage = Stage::new([
+        edit("one", "two").thinking("Easy."),
+        Reply::tools([
+            ("bash", json!({ "command": "true" })),
+            ("finish", json!({ "outcome": "finished", "summary": "First." })),
+        ]),
+        edit("return 1", "return 2"),
+        Reply::finish("Second."),
+    ])
+    .await;
+    let (mut agent, toolbox) = (stage.agent(), stage.toolbox());
+    let first = agent.work(&brief(), &toolbox).await.unwrap();
+    assert_eq!(first.summary, "First.");
+    let failed = FailedCheck {
+        name: "tests".to_owned(),
+        outcome: "exited with 1".to_owned(),
+        output: "assert 1 == 2".to_owned(),
+    };
+    let again = Brief { round: 2, failed_checks: vec![failed], ..brief() };
+    let second = agent.work(&again, &toolbox).await.unwrap();
+    assert_eq!(second.summary, "Second.");
+    assert_eq!(stage.read("src/app.py"), "def two():\n    return 2\n");
+    assert!(second.usage.cost_microdollars > first.usage.cost_microdollars);
+    assert_eq!(second.usage.turns, 4);
+    let seen = stage.server.seen();
+    let messages = seen[2].body["messages"].as_array().unwrap();
+    let answer = messages.last().unwrap()["content"].as_array().unwrap();
+    assert_eq!(answer.len(), 2, "the results of one turn are one message: {answer:#?}");
+    assert!(answer[1]["content"].as_str().unwrap().contains("assert 1 == 2"));
+    assert_eq!(answer[1]["is_error"], true);
+    assert!(seen[2].cache_read_tokens > seen[1].cache_read_tokens);
+}
+
+#[tokio::test]
+async fn a_model_that_stops_without_a_report_is_asked_once() {
+    for silence in
+        [Reply::text("All done."), Reply::empty(), Reply::text("  "), Reply::empty().thinking("Hm.")]
+    {
+        let stage = Stage::new([edit("one", "two"), silence, Reply::text("I am done.")]).await;
+        let report = stage.work().await.unwrap();
+        assert_eq!((report.outcome, report.summary.as_str()), (Outcome::Finished, "I am done."));
+        assert!(stage.server.seen()[2].body.to_string().contains("You stopped without calling"));
+    }
+    let stage = Stage::new([
+        Reply::finish("Nothing to do."),
+        Reply::tool("finish", json!({ "outcome": "gave_up", "summary": "It cannot be done." })),
+    ])
+    .await;
+    let report = stage.work().await.unwrap();
+    assert_eq!(report.outcome, Outcome::GaveUp);
+    assert!(stage.server.last_results()[0].1.contains("No file differs"));
+}
+
+#[tokio::test]
+async fn what_is_cut_or_paused_is_asked_for_again_within_limits() {
+    let cut_call = || Reply::tool_with_raw_input("bash", r#"{"command": "echo ver"#).stop("max_tokens");
+    let cut_text = || Reply::text("First I").stop("max_tokens");
+    let paused = || Reply::text("Wait").stop("pause_turn");
+    let done = || [edit("one", "two"), Reply::finish("Done.")];
+    let stage = Stage::new([cut_call()].into_iter().chain(done())).await;
+    stage.work().await.unwrap();
+    let seen = stage.server.seen();
+    assert_eq!(
+        seen[0].body["messages"], seen[1].body["messages"],
+        "a cut call leaves no trace in the history"
+    );
+    assert_eq!(seen[1].body["max_tokens"], 2 * seen[0].body["max_tokens"].as_u64().unwrap());
+
+    Stage::new([cut_text()].into_iter().chain(done())).await.work().await.unwrap();
+    Stage::new([paused(), paused()].into_iter().chain(done())).await.work().await.unwrap();
+
+    let rows = [
+        (vec![cut_call(), cut_call()], FailureReason::BudgetExceeded),
+        (vec![cut_text(), cut_text()], FailureReason::BudgetExceeded),
+        (vec![paused(), paused(), paused(), paused()], FailureReason::Stuck),
+    ];
+    for (script, reason) in rows {
+        assert_eq!(Stage::new(script).await.work().await.unwrap_err().reason(), reason);
+    }
+}
+
+/// Every way in which a conversation can fail ends typed, and in the number of calls that it should.
+#[tokio::test]
+async fn every_failure_ends_in_its_reason() {
+    let many = |reply: Reply, count: usize| vec![reply; count];
+    let malformed = |name: &str, input: &str| Reply::tool_with_raw_input(name, input);
+    let rows: Vec<(&str, Vec<Reply>, FailureReason)> = vec![
+        ("overload", many(Reply::overloaded(), 3), FailureReason::ProviderUnavailable),
+        ("outage", many(Reply::error(500, "api_error", "x"), 3), FailureReason::ProviderUnavailable),
+        ("cut", many(view().cut_after(5), 3), FailureReason::ProviderUnavailable),
+        ("cut before the first event", many(view().cut_after(0), 3), FailureReason::ProviderUnavailable),
+        ("short", many(view().short_after(6), 3), FailureReason::ProviderUnavailable),
+        ("garbage", many(Reply::garbage(), 3), FailureReason::ProviderUnavailable),
+        (
+            "error event",
+            many(view().error_event_after(4, "overloaded_error"), 3),
+            FailureReason::ProviderUnavailable,
+        ),
+        (
+            "out of order",
+            many(view().bytes_after(1, "event: content_block_stop\ndata: {\"index\":0}\n\n"), 3),
+            FailureReason::ProviderUnavailable,
+        ),
+        (
+            "unknown piece",
+            many(
+                view().bytes_after(
+                    3,
+                    "event: content_block_delta\ndata: {\"index\":0,\"delta\":{\"type\":\"new\"}}\n\n",
+                ),
+                3,
+            ),
+            FailureReason::ProviderUnavailable,
+        ),
+        (
+            "two messages",
+            many(view().bytes_after(1, "event: message_start\ndata: {\"message\":{}}\n\n"), 3),
+            FailureReason::ProviderUnavailable,
+        ),
+        ("rate limit", many(Reply::rate_limited(3), 3), FailureReason::ProviderUnavailable),
+        ("rate limit of an hour", many(Reply::rate_limited(3600), 1), FailureReason::ProviderUnavailable),
+        ("spend limit", many(Reply::spend_limit(), 1), FailureReason::ProviderSpendLimit),
+        (
+            "no credit",
+            many(Reply::error(400, "invalid_request_error", "Your credit balance is too low"), 1),
+            FailureReason::ProviderSpendLimit,
+        ),
+        ("payment", many(Reply::error(402, "billing_error", "x"), 1), FailureReason::ProviderSpendLimit),
+        (
+            "wrong request",
+            many(Reply::error(400, "invalid_request_error", "x"), 1),
+            FailureReason::ConfigInvalid,
+        ),
+        ("no permission", many(Reply::error(403, "permission_error", "x"), 1), FailureReason::ConfigInvalid),
+        ("too large", many(Reply::error(413, "request_too_large", "x"), 1), FailureReason::ConfigInvalid),
+        (
+            "moved",
+            many(Reply::error(308, "error", "x").header("location", "http://127.0.0.1:1/"), 1),
+            FailureReason::ConfigInvalid,
+        ),
+        (
+            "error event that no retry helps",
+            many(view().error_event_after(1, "authentication_error"), 1),
+            FailureReason::ConfigInvalid,
+        ),
+        ("refusal", many(Reply::refusal("cyber", "no"), 1), FailureReason::ModelRefusal),
+        (
+            "window",
+            many(Reply::text("x").stop("model_context_window_exceeded"), 1),
+            FailureReason::BudgetExceeded,
+        ),
+        ("unknown stop", many(Reply::text("x").stop("something_new"), 1), FailureReason::ConfigInvalid),
+        ("unknown tool", many(Reply::tool("rm", json!({})), 3), FailureReason::Stuck),
+        ("no JSON", many(malformed("bash", "{\"command\": "), 3), FailureReason::Stuck),
+        ("no object", many(malformed("bash", "[1]"), 3), FailureReason::Stuck),
+        (
+            "wrong fields",
+            many(malformed("bash", r#"{"command": "ls", "sudo": true}"#), 3),
+            FailureReason::Stuck,
+        ),
+        ("wrong type", many(malformed("grep", r#"{"pattern": 7}"#), 3), FailureReason::Stuck),
+        ("the same again", many(view(), 4), FailureReason::Stuck),
+        ("the same error again", many(edit("not there", "x"), 3), FailureReason::Stuck),
+    ];
+    for (name, script, reason) in rows {
+        let mut stage = Stage::new(script).await;
+        stage.config.patience = Patience { tries: 3, ..Patience::default() };
+        // Dropping the server checks that every reply was asked for, and none beyond.
+        let failure = stage.work().await.unwrap_err();
+        assert_eq!(failure.reason(), reason, "{name}: {failure}");
+        assert!(stage.server.seen().iter().all(|seen| seen.refused.is_none()), "{name}");
+        assert_eq!(failure.usage.turns as usize, stage.server.seen().len(), "{name}: failed calls count");
+        let last = stage.transcript().pop().unwrap();
+        assert_eq!((&last["type"], &last["outcome"]), (&json!("end"), &json!("failure")), "{name}");
+        assert_eq!(stage.read("src/app.py"), "def one():\n    return 1\n", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn passing_troubles_are_waited_out_and_paid_for() {
+    let stage = Stage::new([
+        Reply::overloaded(),
+        Reply::rate_limited(7),
+        view().cut_after(5),
+        view(),
+        edit("one", "two"),
+        Reply::finish("Done."),
+    ])
+    .await;
+    let report = stage.work().await.unwrap();
+    let waits = stage.waits.lock().unwrap().clone();
+    assert_eq!(waits.len(), 3);
+    assert!(waits[0] <= Duration::from_secs(1), "{waits:?}");
+    assert_eq!(waits[1], Duration::from_secs(7), "a rate limit says itself how long");
+    assert_eq!(report.usage.turns, 6);
+    // The broken stream may have been billed in full: 16,384 tokens at $20 per million.
+    assert!(report.usage.cost_microdollars > 16_384 * 20, "{:?}", report.usage);
+    let types: Vec<_> =
+        stage.transcript().iter().map(|line| line["type"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(types.iter().filter(|kind| *kind == "call_failed").count(), 3);
+}
+
+#[tokio::test]
+async fn wrong_settings_end_before_or_at_the_first_call() {
+    type Change = fn(&mut Config);
+    let rows: [(&str, Change); 7] = [
+        ("key", |config| config.key = SecretString::from("sk-ant-other")),
+        ("empty key", |config| config.key = SecretString::from("")),
+        ("key with a line feed", |config| config.key = SecretString::from("sk\nant")),
+        ("model without a price", |config| config.model = "claude-opus-9".to_owned()),
+        ("unknown model", |config| {
+            config.model = "claude-opus-9".to_owned();
+            config.prices = Some("4/20/5/0.40".parse().unwrap());
+        }),
+        ("address", |config| config.base_url = "ftp://127.0.0.1".to_owned()),
+        ("clear text", |config| config.base_url = "http://example.com".to_owned()),
+    ];
+    for (name, change) in rows {
+        let mut stage = Stage::new([]).await;
+        change(&mut stage.config);
+        let failure = match Claude::new(stage.config.clone()) {
+            Err(failure) => failure,
+            Ok(claude) => Agent::Claude(Box::new(claude)).work(&brief(), &stage.toolbox()).await.unwrap_err(),
+        };
+        assert_eq!(failure.reason(), FailureReason::ConfigInvalid, "{name}: {failure}");
+        assert!(stage.server.seen().len() <= 1, "{name}");
+    }
+    let mut stage = Stage::new([]).await;
+    stage.config.base_url = "http://127.0.0.1:1".to_owned();
+    let failure = stage.work().await.unwrap_err();
+    assert_eq!(failure.reason(), FailureReason::ProviderUnavailable, "{failure}");
+    assert_eq!(failure.usage.cost_microdollars, 0, "what never arrived costs nothing");
+}
+
+#[tokio::test]
+async fn no_budget_is_overrun() {
+    let costly = || edit("one", "one").output_tokens(10_000);
+    type Change = fn(&mut Budgets);
+    let rows: [(Budget, Change); 4] = [
+        (Budget::Dollars, |budgets| budgets.microdollars = 500_000),
+        (Budget::Tokens, |budgets| budgets.tokens = 40_000),
+        (Budget::Turns, |budgets| budgets.turns = 2),
+        (Budget::ContextTokens, |budgets| budgets.context_tokens = 11_500),
+    ];
+    for (budget, change) in rows {
+        // Each turn differs, so that only the budget can end it.
+        let script = (0..40).map(|n| {
+            Reply::tool("bash", json!({ "command": format!("echo {n} >> src/app.py") })).output_tokens(10_000)
+        });
+        let mut stage = Stage::new(script.chain([costly()])).await;
+        change(&mut stage.config.budgets);
+        let failure = stage.work().await.unwrap_err();
+        let is_expected =
+            matches!(failure.cause, FailureCause::Budget { budget: found, .. } if found == budget);
+        assert!(is_expected, "{budget}: {failure}");
+        assert_eq!(failure.reason(), FailureReason::BudgetExceeded);
+        assert!(stage.server.forget_rest() > 0);
+        let (budgets, usage) = (stage.config.budgets, failure.usage);
+        assert!(usage.cost_microdollars <= budgets.microdollars, "{usage:?}");
+        assert!(usage.turns <= budgets.turns);
+        let asked: Vec<_> =
+            stage.server.seen().iter().map(|seen| seen.body["max_tokens"].as_u64().unwrap()).collect();
+        assert!(asked.iter().all(|max_tokens| *max_tokens <= budgets.output_tokens), "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_is_told_when_its_budget_runs_low() {
+    let script = (0..9).map(|n| Reply::tool("bash", json!({ "command": format!("echo {n} >> src/app.py") })));
+    let mut stage = Stage::new(script.chain([Reply::finish("Done.")])).await;
+    stage.config.budgets.turns = 10;
+    stage.work().await.unwrap();
+    let last = stage.server.seen().pop().unwrap().body.to_string();
+    let notices = ["80 % of this attempt's budget", "90 % of this attempt's budget"];
+    assert!(notices.iter().all(|notice| last.matches(notice).count() == 1), "{last}");
+}
+
+#[tokio::test]
+async fn cancelling_and_the_deadline_end_every_wait() {
+    let slow_command = || Reply::tool("bash", json!({ "command": "touch src/begun; sleep 600" }));
+    let scripts: [fn() -> Reply; 2] = [|| view().hang_after(3), || view().hang_after(0)];
+    let scripts =
+        scripts.into_iter().map(|make| make()).chain([slow_command(), view().drip(Duration::from_secs(5))]);
+    for reply in scripts {
+        let mut stage = Stage::new([reply.clone()]).await;
+        stage.deadline = Instant::now() + Duration::from_millis(700);
+        assert_eq!(stage.work().await.unwrap_err().reason(), FailureReason::TimedOut);
+
+        let stage = Stage::new([reply]).await;
+        let cancel_soon = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            stage.cancel.send_replace(true);
+        };
+        let (done, ()) = tokio::join!(stage.work(), cancel_soon);
+        let failure = done.unwrap_err();
+        assert_eq!(failure.reason(), FailureReason::Cancelled, "{failure}");
+        assert!(stage.transcript().last().unwrap()["type"] == "end");
+    }
+    let stage = Stage::new([]).await;
+    stage.cancel.send_replace(true);
+    assert_eq!(stage.work().await.unwrap_err().reason(), FailureReason::Cancelled);
+}
+
+#[tokio::test]
+async fn a_stream_in_which_nothing_comes_is_given_up_and_asked_again() {
+    let mut stage = Stage::new([view().hang_after(2), edit("one", "two"), Reply::finish("Done.")]).await;
+    stage.config.idle_timeout = Duration::from_millis(400);
+    assert_eq!(stage.work().await.unwrap().usage.turns, 3);
+}
+
+#[tokio::test]
+async fn neither_the_model_nor_the_transcript_sees_a_secret() {
+    let secret = "forge-token-0123456789";
+    let leak = format!("printf 'a%s' '{KEY}'; printf 'forge-token-%s' 0123456789; touch src/x");
+    let mut stage =
+        Stage::new([Reply::tool("bash", json!({ "command": leak })), Reply::finish("Done.")]).await;
+    stage.config.secrets = vec![SecretString::from(secret)];
+    stage.work().await.unwrap();
+    assert_eq!(stage.server.last_results()[0].1, "a[redacted][redacted]");
+    let written = std::fs::read_to_string(stage.folder.path().join("transcript.jsonl")).unwrap();
+    assert!(!written.contains(secret) && !written.contains(KEY), "{written}");
+    assert_eq!(stage.transcript()[0]["format"], "leviathan-transcript/1");
+}
+
+#[tokio::test]
+async fn requests_hold_what_the_api_wants_and_nothing_that_changes() {
+    let stage = Stage::new([view(), edit("one", "two"), Reply::finish("Done.")]).await;
+    stage.work().await.unwrap();
+    let seen = stage.server.seen();
+    for request in &seen {
+        let body = &request.body;
+        assert_eq!(body["tools"], seen[0].body["tools"]);
+        assert_eq!(body["system"], seen[0].body["system"]);
+        assert_eq!(body["thinking"], json!({ "type": "adaptive", "display": "summarized" }));
+        assert_eq!(body["cache_control"], json!({ "type": "ephemeral" }));
+        assert_eq!(body["stream"], true);
+        for absent in ["temperature", "top_p", "top_k", "tool_choice"] {
+            assert!(body.get(absent).is_none(), "{absent}");
+        }
+    }
+    let first = seen[0].body["messages"][0].to_string();
+    for part in ["Return two", "two() returns 2", "src/**", "**/*.pem", "pytest"] {
+        assert!(first.contains(part), "{part} is missing in {first}");
+    }
+    let system = seen[0].body["system"].to_string();
+    assert!(!system.contains("task-001") && !system.contains("attempt-1"));
+}
