@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use model::AttemptId;
+use model::{AttemptId, Epoch};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
@@ -36,9 +36,9 @@ impl AttemptFolder {
         self.root.join("assignment.json")
     }
 
-    /// Events on their way to the control plane.
-    pub fn spool(&self) -> PathBuf {
-        self.root.join("spool")
+    /// Events of one epoch on their way to the control plane. What an older epoch did not send, nobody may.
+    pub fn spool(&self, epoch: Epoch) -> PathBuf {
+        self.root.join("spool").join(epoch.to_string())
     }
 
     /// The plain tree that the agent changes.
@@ -64,6 +64,16 @@ impl AttemptFolder {
     /// The trees in which checks run.
     pub fn checks(&self) -> PathBuf {
         self.root.join("checks")
+    }
+
+    /// The repository in which `publish` receives the candidate.
+    pub fn publishing(&self) -> PathBuf {
+        self.root.join("publish.git")
+    }
+
+    /// Finished files to upload, as `<kind>/<name>`.
+    pub fn artifacts(&self) -> PathBuf {
+        self.root.join("artifacts")
     }
 
     /// Takes the right to work here, and makes the folder when it is missing. `None` when another process has it.

@@ -5,6 +5,7 @@
 //! does not know who started it, and cannot merge: there is no call for that in it.
 
 pub mod agent;
+pub mod checks;
 pub mod contain;
 pub mod fault;
 pub mod folder;

@@ -137,6 +137,12 @@ impl Bounds {
         }
     }
 
+    /// Completes when work must stop.
+    pub async fn end(&self) {
+        // There is nothing to hold: only the end remains.
+        let _ = self.hold(std::future::pending::<()>()).await;
+    }
+
     /// How long work may still last.
     pub fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())

@@ -5,13 +5,12 @@
 //! later round it is started afresh in the same tree, and the brief holds the failed checks.
 
 use std::collections::BTreeMap;
-use std::future::pending;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{AgentFailure, AgentReport, Brief, FailureCause, Outcome, Usage};
 use crate::contain::{self, Command, Containment, End, Limits, Program, excerpt};
-use crate::toolbox::{Bounds, Interrupted, Toolbox};
+use crate::toolbox::{Interrupted, Toolbox};
 
 /// How many bytes of the end of its standard output become its note.
 const NOTE_BYTES: u64 = 4096;
@@ -46,7 +45,7 @@ impl CommandAgent {
         let command = self.command(brief, toolbox).map_err(|error| {
             stopped(FailureCause::Internal(anyhow::Error::new(error).context("the task file")))
         })?;
-        let outcome = self.containment.run(&command, end_of(&toolbox.bounds)).await;
+        let outcome = self.containment.run(&command, toolbox.bounds.end()).await;
         let outcome =
             outcome.map_err(|error: contain::Error| stopped(FailureCause::Internal(error.into())))?;
         let said = match outcome.end {
@@ -88,11 +87,6 @@ impl CommandAgent {
             limits: Limits { timeout: toolbox.bounds.remaining(), ..Limits::default() },
         })
     }
-}
-
-/// Completes when work must stop from outside.
-async fn end_of(bounds: &Bounds) {
-    let _ = bounds.hold(pending::<()>()).await;
 }
 
 fn interrupted(why: Interrupted) -> FailureCause {
