@@ -14,17 +14,21 @@
 //!    commit. [`changes_between`] measures the same from objects alone, for whoever looks a second time.
 //! 5. [`candidate::pack`] and [`candidate::receive`] carry the commit to another repository and prove it there.
 //! 6. [`push()`] creates exactly one branch.
-//! 7. [`write_back()`] marks the task completed once a human has merged; [`propose`] where that is refused.
+//! 7. [`pull_request::PullRequestText`] says what was measured, and [`forge::Forge`] opens the pull request, finds
+//!    it again and tells how it stands.
+//! 8. [`write_back()`] marks the task completed once a human has merged; [`propose`] where that is refused.
 //!
-//! All of it blocks; async callers use a blocking thread.
+//! All of it but the forge blocks; async callers use a blocking thread.
 
 pub mod candidate;
 mod changes;
 mod export;
+pub mod forge;
 mod git;
 mod import;
 mod mirror;
 mod provenance;
+pub mod pull_request;
 mod push;
 mod remote;
 mod repository;
