@@ -23,9 +23,7 @@ pub use local::Local;
 
 use crate::Git;
 use crate::pull_request::PullRequestText;
-
-/// The branch of the one rolling pull request that edits the backlog where the default branch may not be pushed to.
-pub const BACKLOG_BRANCH: &str = "leviathan/backlog";
+use crate::write_back::ROLLING_BRANCH;
 
 /// The place where the pull requests of one target live.
 #[derive(Debug)]
@@ -56,18 +54,18 @@ impl Forge {
         text: &PullRequestText,
         branch: &BranchName,
     ) -> Result<PullRequest, Error> {
-        self.propose(Proposal { branch, commit: change.commit(), text, rolling: false }).await
+        self.propose(Opening { branch, commit: change.commit(), text, rolling: false }).await
     }
 
     /// Opens the rolling pull request that carries edits of the backlog, or adopts the open one at whatever commit.
-    /// `commit` is the tip of [`BACKLOG_BRANCH`].
+    /// `commit` is the tip of [`ROLLING_BRANCH`].
     pub async fn open_backlog(
         &self,
         commit: &CommitId,
         text: &PullRequestText,
     ) -> Result<PullRequest, Error> {
-        let branch = BranchName::parse(BACKLOG_BRANCH).expect("the constant is a branch name");
-        self.propose(Proposal { branch: &branch, commit, text, rolling: true }).await
+        let branch = BranchName::parse(ROLLING_BRANCH).expect("the rolling branch has a valid name");
+        self.propose(Opening { branch: &branch, commit, text, rolling: true }).await
     }
 
     /// The pull request of a branch, in whatever state: the open one, else the newest; none when there never was one.
@@ -86,17 +84,17 @@ impl Forge {
         }
     }
 
-    async fn propose(&self, proposal: Proposal<'_>) -> Result<PullRequest, Error> {
+    async fn propose(&self, opening: Opening<'_>) -> Result<PullRequest, Error> {
         match self {
-            Self::Local(local) => local.propose(proposal).await,
-            Self::GitHub(github) => github.propose(proposal).await,
+            Self::Local(local) => local.propose(opening).await,
+            Self::GitHub(github) => github.propose(opening).await,
         }
     }
 }
 
 /// What is asked to become a pull request.
 #[derive(Debug, Clone, Copy)]
-struct Proposal<'a> {
+struct Opening<'a> {
     branch: &'a BranchName,
     /// The commit that the tip of the branch must be.
     commit: &'a CommitId,
@@ -105,7 +103,7 @@ struct Proposal<'a> {
     rolling: bool,
 }
 
-impl Proposal<'_> {
+impl Opening<'_> {
     /// Whether a pull request that already exists for the branch is the one proposed; an error when it stands in
     /// the way; `false` when it is a closed chapter and a new one may be opened beside it.
     fn is_answered_by(&self, existing: &PullRequest) -> Result<bool, Error> {

@@ -76,19 +76,13 @@ impl PullRequestText {
         Self { title: title(facts), body: body(facts), labels }
     }
 
-    /// The text of the rolling pull request that sets the status of tasks in the backlog, where the default branch
-    /// may not be pushed to. Each item is a task and the number of its merged pull request.
-    pub fn for_backlog(completed: &[(TaskId, u64)]) -> Self {
-        let mut body = String::from(
-            "The default branch does not accept the commit that records finished work, so a human merges it here.\n\n\
-             Changes:\n\n",
-        );
-        for (task, number) in completed {
-            let _ = writeln!(
-                body,
-                "- `.leviathan/backlog.yaml`: `{task}` is completed (pull request {number} was merged)"
-            );
-        }
+    /// The text of the rolling pull request that marks these tasks completed in the backlog, where the default branch
+    /// may not be pushed to.
+    pub fn for_backlog(tasks: &[TaskId]) -> Self {
+        let head = "The pull requests of these tasks were merged. The default branch does not accept the commit that \
+                    records it, so a human merges it here.\n\nChanges:\n\n";
+        let rows = tasks.iter().map(|task| format!("- `.leviathan/backlog.yaml`: `{task}` is completed\n"));
+        let body = within(FILES_BUDGET, head, rows, "task");
         Self { title: "Record completed tasks in the backlog".into(), body, labels: Vec::new() }
     }
 

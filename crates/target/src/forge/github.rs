@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::IDENTITY;
 
-use super::{Error, HumanTouch, Proposal, PullRequest, PullRequestState, Review, ReviewVerdict};
+use super::{Error, HumanTouch, Opening, PullRequest, PullRequestState, Review, ReviewVerdict};
 
 /// The version of the interface that the requests and answers below are written for.
 const API_VERSION: &str = "2022-11-28";
@@ -124,18 +124,18 @@ impl GitHub {
         })
     }
 
-    pub(super) async fn propose(&self, proposal: Proposal<'_>) -> Result<PullRequest, Error> {
-        if let Some(existing) = self.look_for(proposal.branch).await?
-            && proposal.is_answered_by(&existing)?
+    pub(super) async fn propose(&self, opening: Opening<'_>) -> Result<PullRequest, Error> {
+        if let Some(existing) = self.look_for(opening.branch).await?
+            && opening.is_answered_by(&existing)?
         {
-            self.label(&existing, proposal).await;
+            self.label(&existing, opening).await;
             return Ok(existing);
         }
-        let created = match self.create(proposal).await? {
-            Creation::Created(pull) => self.just_created(pull, proposal)?,
-            Creation::MayExist(error) => self.adopt(proposal, error).await?,
+        let created = match self.create(opening).await? {
+            Creation::Created(pull) => self.just_created(pull, opening)?,
+            Creation::MayExist(error) => self.adopt(opening, error).await?,
         };
-        self.label(&created, proposal).await;
+        self.label(&created, opening).await;
         Ok(created)
     }
 
@@ -271,11 +271,11 @@ impl GitHub {
         Ok(issue.and_then(|issue| issue.closed_by).map(|user| user.login))
     }
 
-    async fn create(&self, proposal: Proposal<'_>) -> Result<Creation, Error> {
+    async fn create(&self, opening: Opening<'_>) -> Result<Creation, Error> {
         let body = json!({
-            "title": proposal.text.title(),
-            "body": proposal.text.body(),
-            "head": proposal.branch.as_str(),
+            "title": opening.text.title(),
+            "body": opening.text.body(),
+            "head": opening.branch.as_str(),
             "base": self.default_branch.as_str(),
         });
         for attempt in 1..=LAG_TRIES {
@@ -306,19 +306,19 @@ impl GitHub {
         unreachable!("the last attempt returns")
     }
 
-    fn just_created(&self, pull: Pull, proposal: Proposal<'_>) -> Result<PullRequest, Error> {
+    fn just_created(&self, pull: Pull, opening: Opening<'_>) -> Result<PullRequest, Error> {
         let head_commit = self.commit_id(&pull.head.sha)?;
-        if head_commit != *proposal.commit {
+        if head_commit != *opening.commit {
             return Err(Error::HeadMoved {
-                branch: proposal.branch.clone(),
-                expected: proposal.commit.clone(),
+                branch: opening.branch.clone(),
+                expected: opening.commit.clone(),
                 found: head_commit,
             });
         }
         Ok(PullRequest {
             number: pull.number,
             url: pull.html_url,
-            head_branch: proposal.branch.clone(),
+            head_branch: opening.branch.clone(),
             head_commit: head_commit.clone(),
             state: PullRequestState::Open {
                 head_commit,
@@ -330,21 +330,21 @@ impl GitHub {
     }
 
     /// Looks for a pull request that exists or may exist; `otherwise` is the error when it does not.
-    async fn adopt(&self, proposal: Proposal<'_>, otherwise: Error) -> Result<PullRequest, Error> {
-        match self.find_by_branch(proposal.branch).await? {
-            Some(existing) if proposal.is_answered_by(&existing)? => Ok(existing),
+    async fn adopt(&self, opening: Opening<'_>, otherwise: Error) -> Result<PullRequest, Error> {
+        match self.find_by_branch(opening.branch).await? {
+            Some(existing) if opening.is_answered_by(&existing)? => Ok(existing),
             Some(_) | None => Err(otherwise),
         }
     }
 
     /// Adds the labels. A pull request without its label is still right, so a failure is only logged.
-    async fn label(&self, pull_request: &PullRequest, proposal: Proposal<'_>) {
+    async fn label(&self, pull_request: &PullRequest, opening: Opening<'_>) {
         let is_open = matches!(pull_request.state, PullRequestState::Open { .. });
-        if proposal.text.labels().is_empty() || !is_open {
+        if opening.text.labels().is_empty() || !is_open {
             return;
         }
         let path = self.path(&format!("issues/{}/labels", pull_request.number));
-        let problem = match self.write(&path, &json!({ "labels": proposal.text.labels() })).await {
+        let problem = match self.write(&path, &json!({ "labels": opening.text.labels() })).await {
             Ok(answer) if answer.status.is_success() => return,
             Ok(answer) => Refusal::of(&answer).to_string(),
             Err(error) => error.to_string(),

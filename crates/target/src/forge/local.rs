@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::git::{Ended, ORDINARY_OUTPUT};
 use crate::{Git, IDENTITY};
 
-use super::{Error, HumanTouch, Proposal, PullRequest, PullRequestState};
+use super::{Error, HumanTouch, Opening, PullRequest, PullRequestState};
 
 /// How many numbers, or races lost, are tried before giving up.
 const TRIES: u32 = 64;
@@ -36,11 +36,11 @@ impl Local {
         Self(Arc::new(Repository { git, path, default_branch }))
     }
 
-    pub(super) async fn propose(&self, proposal: Proposal<'_>) -> Result<PullRequest, Error> {
-        let (branch, commit, rolling) = (proposal.branch.clone(), proposal.commit.clone(), proposal.rolling);
-        let text = proposal.text.clone();
+    pub(super) async fn propose(&self, opening: Opening<'_>) -> Result<PullRequest, Error> {
+        let (branch, commit, rolling) = (opening.branch.clone(), opening.commit.clone(), opening.rolling);
+        let text = opening.text.clone();
         self.run(move |repository| {
-            repository.propose(Proposal { branch: &branch, commit: &commit, text: &text, rolling })
+            repository.propose(Opening { branch: &branch, commit: &commit, text: &text, rolling })
         })
         .await
     }
@@ -95,14 +95,14 @@ struct Repository {
 }
 
 impl Repository {
-    fn propose(&self, proposal: Proposal<'_>) -> Result<PullRequest, Error> {
-        let Proposal { branch, commit, text, .. } = proposal;
+    fn propose(&self, opening: Opening<'_>) -> Result<PullRequest, Error> {
+        let Opening { branch, commit, text, .. } = opening;
         let mut lost = String::new();
         for _ in 0..TRIES {
             let newest = self.newest_of(branch)?;
             if let Some((_, record)) = &newest {
                 let existing = self.pull_request(record)?;
-                if proposal.is_answered_by(&existing)? {
+                if opening.is_answered_by(&existing)? {
                     return Ok(existing);
                 }
             }
