@@ -1,4 +1,18 @@
 //! What happened: the event store, its only writer, the graph that follows from it, and the HTTP server in front.
+//!
+//! [`Server`] is all that other crates see. Inside, data flows one way: `http` reads requests and hands proposals
+//! to the `ledger`, which decides on one thread what is recorded, makes it durable in the `store`, takes it into
+//! the `history`, and only then answers. This crate never touches a target's repository and starts no attempt:
+//! it records, refuses and tells.
 
-#[expect(dead_code, unused_imports, reason = "the ledger, its only user, follows")]
+mod admission;
+mod artifacts;
+mod history;
+mod http;
+mod leases;
+mod ledger;
+mod server;
+mod steering;
 mod store;
+
+pub use server::{Backend, Config, Server, serve};

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use journal::{Bundle, BundleError, BundleId, CanonicalBody, Damage, Head, Record};
 
 pub(crate) use memory::MemoryStore;
-pub(crate) use ndjson::{NdjsonStore, OpenError};
+pub(crate) use ndjson::NdjsonStore;
 
 /// An append-only log with one writer and any number of readers.
 ///

@@ -1,0 +1,143 @@
+//! What the log says, held ready for questions: the graph, which event ids were used, and where to find events.
+
+use std::collections::{HashMap, VecDeque};
+
+use api::types::{EventsQuery, RecordedEvent};
+use journal::{CanonicalBody, Record};
+use model::{Digest, Event, EventId, Graph, Seq, TargetId, TaskId};
+use sha2::{Digest as _, Sha256};
+
+/// How many of the newest events are kept at hand.
+const RECENT: usize = 20;
+
+/// The fold of every record so far.
+#[derive(Default)]
+pub(crate) struct History {
+    graph: Graph,
+    known: HashMap<EventId, Known>,
+    by_target: HashMap<TargetId, Vec<u64>>,
+    by_task: HashMap<TaskId, Vec<u64>>,
+    by_type: HashMap<&'static str, Vec<u64>>,
+    recent: VecDeque<RecordedEvent>,
+}
+
+/// An event id that was used.
+struct Known {
+    seq: Seq,
+    body: [u8; 32],
+}
+
+/// What is known of an event that somebody wants to record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Earlier {
+    /// Its id was never used.
+    Never,
+    /// The very same event was recorded.
+    Same(Seq),
+    /// Its id was used for another event.
+    Other(Seq),
+}
+
+/// A record whose body is no event of this version.
+#[derive(Debug, thiserror::Error)]
+#[error("record {seq} of the journal is no event that this version knows: {problem}")]
+pub(crate) struct UnknownRecord {
+    seq: u64,
+    problem: serde_json::Error,
+}
+
+impl History {
+    /// Takes in the next record, whose event the caller has at hand.
+    pub(crate) fn apply(&mut self, record: &Record, event: Event) {
+        let seq = record.seq();
+        self.graph.apply(&event);
+        debug_assert_eq!(self.graph.head(), seq, "every record is applied once, in order");
+        let body = fingerprint(record.body());
+        self.known.insert(event.event_id.clone(), Known { seq: Seq(seq), body });
+        if let Some(target) = &event.subject.target_id {
+            self.by_target.entry(target.clone()).or_default().push(seq);
+        }
+        if let Some(task) = &event.subject.task_id {
+            self.by_task.entry(task.clone()).or_default().push(seq);
+        }
+        self.by_type.entry(event.kind.event_type()).or_default().push(seq);
+        self.recent.push_front(placed(record, event));
+        self.recent.truncate(RECENT);
+    }
+
+    /// The graph after the last record.
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The newest events, newest first.
+    pub(crate) fn recent(&self) -> Vec<RecordedEvent> {
+        self.recent.iter().cloned().collect()
+    }
+
+    /// Whether an event of this id was recorded, and with this body.
+    pub(crate) fn earlier(&self, id: &EventId, body: &CanonicalBody) -> Earlier {
+        match self.known.get(id) {
+            None => Earlier::Never,
+            Some(known) if known.body == fingerprint(body) => Earlier::Same(known.seq),
+            Some(known) => Earlier::Other(known.seq),
+        }
+    }
+
+    /// The seqs of at most `limit` events that fit the filters of `query`, in the order of the log.
+    pub(crate) fn find(&self, query: &EventsQuery, limit: usize) -> Vec<u64> {
+        let after = query.after.unwrap_or(0);
+        let lists = self.lists(query);
+        let fits = |seq: &u64| *seq > after && lists.iter().all(|list| list.binary_search(seq).is_ok());
+        let newest = query.newest.unwrap_or(false);
+        match lists.iter().min_by_key(|list| list.len()) {
+            Some(shortest) if newest => last_of(shortest.iter().rev().copied().filter(fits), limit),
+            Some(shortest) => shortest.iter().copied().filter(fits).take(limit).collect(),
+            None if newest => last_of((after + 1..=self.graph.head()).rev(), limit),
+            None => (after + 1..=self.graph.head()).take(limit).collect(),
+        }
+    }
+
+    /// One sorted list of seqs for each filter of `query`.
+    fn lists(&self, query: &EventsQuery) -> Vec<Vec<u64>> {
+        let listed = |list: Option<&Vec<u64>>| list.cloned().unwrap_or_default();
+        let mut lists = Vec::new();
+        if let Some(attempt) = &query.attempt {
+            let events = self.graph.attempt(attempt).map(|attempt| attempt.events.iter().map(|seq| seq.0));
+            lists.push(events.into_iter().flatten().collect());
+        }
+        lists.extend(query.task.as_ref().map(|task| listed(self.by_task.get(task))));
+        lists.extend(query.target.as_ref().map(|target| listed(self.by_target.get(target))));
+        lists.extend(query.event_type.as_ref().map(|name| listed(self.by_type.get(name.as_str()))));
+        lists
+    }
+}
+
+/// The event that a record holds.
+pub(crate) fn event_of(record: &Record) -> Result<Event, UnknownRecord> {
+    serde_json::from_str(record.body().as_str())
+        .map_err(|problem| UnknownRecord { seq: record.seq(), problem })
+}
+
+/// An event with its place in the log.
+pub(crate) fn placed(record: &Record, event: Event) -> RecordedEvent {
+    let digest = |hash: journal::ChainHash| {
+        Digest::parse(hash.to_string()).expect("a hash prints as 64 lower-case hexadecimal digits")
+    };
+    RecordedEvent {
+        seq: Seq(record.seq()),
+        hash: digest(record.hash()),
+        prev_hash: digest(record.prev_hash()),
+        event,
+    }
+}
+
+fn last_of(newest_first: impl Iterator<Item = u64>, limit: usize) -> Vec<u64> {
+    let mut seqs: Vec<u64> = newest_first.take(limit).collect();
+    seqs.reverse();
+    seqs
+}
+
+fn fingerprint(body: &CanonicalBody) -> [u8; 32] {
+    Sha256::digest(body.as_bytes()).into()
+}

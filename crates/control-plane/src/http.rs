@@ -1,0 +1,108 @@
+//! The routes of the API, one file for each group of them.
+//!
+//! A handler reads its request, asks the ledger, and shapes the answer. What may be recorded is decided in the
+//! ledger, and no handler touches a file on an async thread.
+
+mod artifacts;
+mod attempts;
+mod caller;
+mod claims;
+mod events;
+mod failure;
+mod graph;
+mod guard;
+mod health;
+mod payload;
+mod steer;
+mod targets;
+mod tasks;
+mod view;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+use api::token::Keyring;
+use api::types::TargetObservation;
+use axum::Router;
+use axum::middleware;
+use model::event::Timestamp;
+use model::{AttemptId, TargetId};
+
+use self::failure::Failure;
+use crate::artifacts::Artifacts;
+use crate::leases::Leases;
+use crate::ledger::Ledger;
+use crate::steering::Stamp;
+
+/// What every handler works with.
+pub(crate) struct App {
+    pub(crate) ledger: Ledger,
+    pub(crate) artifacts: Artifacts,
+    pub(crate) keyring: Keyring,
+    pub(crate) leases: Mutex<Leases>,
+    pub(crate) observations: RwLock<HashMap<TargetId, TargetObservation>>,
+    pub(crate) backend: &'static str,
+}
+
+type Shared = axum::extract::State<Arc<App>>;
+
+/// Every route of the API, behind the guard.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .merge(health::routes())
+        .merge(events::routes())
+        .merge(graph::routes())
+        .merge(attempts::routes())
+        .merge(claims::routes())
+        .merge(steer::routes())
+        .merge(targets::routes())
+        .merge(tasks::routes())
+        .merge(artifacts::routes())
+        .method_not_allowed_fallback(failure::method_not_allowed)
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), guard::admit))
+        .fallback(failure::no_such_route)
+        .layer(middleware::from_fn(guard::answer))
+        .with_state(app)
+}
+
+impl App {
+    /// The time and randomness for one decision.
+    fn stamp(&self) -> Stamp {
+        Stamp { now: now(), nonce: uuid::Uuid::new_v4().as_u128() }
+    }
+
+    /// What is left of the lease of an attempt.
+    fn lease_remaining(&self, attempt: &AttemptId) -> std::time::Duration {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).remaining(attempt, Instant::now())
+    }
+
+    /// Begins the lease of an attempt anew.
+    fn renew_lease(&self, attempt: &AttemptId) {
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.renew(attempt, Instant::now());
+    }
+
+    /// What a scheduler last saw of a target.
+    fn observation(&self, target: &TargetId) -> Option<TargetObservation> {
+        self.observations.read().unwrap_or_else(PoisonError::into_inner).get(target).cloned()
+    }
+}
+
+/// The wall clock, read here because this is the rim: everything below takes the time as an argument.
+fn now() -> Timestamp {
+    Timestamp::new(jiff::Timestamp::now())
+}
+
+/// Runs something that reads or writes files where it may block.
+async fn blocking<T: Send + 'static, E: Into<Failure> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome.map_err(Into::into),
+        Err(problem) => Err(Failure::internal(problem.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

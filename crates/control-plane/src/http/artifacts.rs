@@ -1,0 +1,47 @@
+//! Files of attempts by the SHA-256 of their content.
+
+use std::sync::Arc;
+
+use api::types::ArtifactReceipt;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use model::Digest;
+
+use super::caller::Caller;
+use super::failure::Failure;
+use super::payload::{Id, Payload};
+use super::{App, Shared, blocking};
+use crate::ledger::Fence;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new().route("/v1/artifacts/{sha256}", get(read).put(store))
+}
+
+async fn store(
+    app: Shared,
+    caller: Caller,
+    Id(name): Id<Digest>,
+    Payload(bytes): Payload,
+) -> Result<Json<ArtifactReceipt>, Failure> {
+    if let Caller::Executor { attempt, epoch } = caller {
+        Fence { attempt, epoch }.check(app.ledger.history().graph())?;
+    }
+    let receipt = ArtifactReceipt { sha256: name.clone(), size: bytes.len() as u64 };
+    let artifacts = app.artifacts.clone();
+    blocking(move || artifacts.put(&name, &bytes)).await?;
+    Ok(Json(receipt))
+}
+
+async fn read(app: Shared, Id(name): Id<Digest>) -> Result<impl IntoResponse, Failure> {
+    let artifacts = app.artifacts.clone();
+    let bytes = blocking(move || artifacts.get(&name)).await?;
+    // What an attempt stored is never to be run or shown by a browser as a page of ours.
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream"),
+        (header::CONTENT_DISPOSITION, "attachment"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    Ok((headers, bytes))
+}

@@ -1,0 +1,155 @@
+//! What every request passes before its handler sees it: who asks, for how much, and for how long.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::token::Bearer;
+use api::{Access, ErrorBody, ErrorCode, ROUTES, Route};
+use axum::Json;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tracing::Instrument;
+
+use super::App;
+use super::caller::Caller;
+use super::failure::{Failure, no_such_method};
+
+/// How long a request may take from its first byte to its answer.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Lets a request through to its route if the table of routes and the caller's token allow it. A path that is
+/// mounted but not in the table is closed. Nothing of the body is read before the caller is known.
+pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    match check(&app, &request) {
+        Ok((route, caller)) => {
+            request.extensions_mut().insert(route);
+            request.extensions_mut().insert(caller);
+            match tokio::time::timeout(TIME_LIMIT, next.run(request)).await {
+                Ok(response) => response,
+                Err(_) => {
+                    Failure::new(ErrorCode::Timeout, "the request took longer than 60 s").into_response()
+                }
+            }
+        }
+        Err(failure) => failure.into_response(),
+    }
+}
+
+fn check(app: &App, request: &Request) -> Result<(&'static Route, Caller), Failure> {
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let method = match request.method().as_str() {
+        "HEAD" => "GET",
+        other => other,
+    };
+    let route = ROUTES.iter().find(|route| route.path == path && route.method.as_str() == method);
+    let Some(route) = route else {
+        return Err(no_such_method(request.method(), request.uri()));
+    };
+    let caller = admit_caller(app, route.access, request.headers())?;
+    if declared_length(request.headers()).is_some_and(|length| length > route.body_limit as u64) {
+        return Err(too_large(route));
+    }
+    Ok((route, caller))
+}
+
+fn admit_caller(app: &App, access: Access, headers: &HeaderMap) -> Result<Caller, Failure> {
+    match access {
+        Access::Public => Ok(Caller::Anybody),
+        Access::Operator => match authenticate(app, headers)? {
+            Bearer::Operator => Ok(Caller::Operator),
+            Bearer::Executor { attempt, .. } => Err(Failure::new(
+                ErrorCode::Forbidden,
+                format!("the token of {attempt} may do nothing but report on its own attempt"),
+            )),
+        },
+        Access::Executor => match authenticate(app, headers)? {
+            Bearer::Operator => Ok(Caller::Operator),
+            Bearer::Executor { attempt, epoch } => Ok(Caller::Executor { attempt, epoch }),
+        },
+    }
+}
+
+fn authenticate(app: &App, headers: &HeaderMap) -> Result<Bearer, Failure> {
+    let unauthenticated = |detail| {
+        Failure::new(ErrorCode::Unauthenticated, detail)
+            .with_hint("send `Authorization: Bearer` with LEVIATHAN_CONTROL_PLANE_TOKEN")
+    };
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let (scheme, token) = value
+        .and_then(|value| value.split_once(' '))
+        .ok_or_else(|| unauthenticated("the request bears no token"))?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(unauthenticated("the request bears no token"));
+    }
+    app.keyring.bearer(token.trim()).ok_or_else(|| unauthenticated("the token is not known here"))
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+pub(super) fn too_large(route: &Route) -> Failure {
+    let (method, path, limit) = (route.method.as_str(), route.path, route.body_limit);
+    Failure::new(ErrorCode::TooLarge, format!("{method} {path} takes at most {limit} bytes"))
+        .with_hint("send it in parts, or store large content as an artifact")
+}
+
+/// Gives each request an id, and each failure its body with that id. A handler that panics is a bug of ours, and
+/// an answer all the same.
+pub(super) async fn answer(request: Request, next: Next) -> Response {
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let span = tracing::info_span!("request", request.id = %id, http.method = %method, http.path = %path);
+    let handled = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
+    let response = handled.unwrap_or_else(|_| Failure::internal("a handler panicked").into_response());
+    let _entered = span.entered();
+    let mut response = finish(response, &id);
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+fn finish(mut response: Response, id: &str) -> Response {
+    let Some(Failure { body, internal }) = response.extensions_mut().remove::<Failure>() else {
+        tracing::debug!(http.status = response.status().as_u16(), "Answered a request.");
+        return response;
+    };
+    let status = response.status();
+    match internal {
+        Some(text) => tracing::error!(http.status = status.as_u16(), error = ?text, "A request failed."),
+        None => tracing::info!(http.status = status.as_u16(), detail = ?body.detail, "Refused a request."),
+    }
+    let code = body.code;
+    let body = ErrorBody { request_id: Some(id.to_owned()), ..body };
+    let mut response = (status, Json(body)).into_response();
+    match code {
+        ErrorCode::Unauthenticated => {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        ErrorCode::Busy => {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        ErrorCode::BadRequest
+        | ErrorCode::Forbidden
+        | ErrorCode::NotFound
+        | ErrorCode::MethodNotAllowed
+        | ErrorCode::Timeout
+        | ErrorCode::IllegalStep
+        | ErrorCode::EventConflict
+        | ErrorCode::Fenced
+        | ErrorCode::NotClaimable
+        | ErrorCode::TooLarge
+        | ErrorCode::Invalid
+        | ErrorCode::Internal
+        | ErrorCode::Unavailable
+        | ErrorCode::DiskFull => {}
+    }
+    response
+}

@@ -1,0 +1,36 @@
+//! Whether the process lives, whether it can write, and what it understands.
+
+use api::ErrorCode;
+use api::types::{Health, Readiness};
+use axum::routing::get;
+use axum::{Json, Router};
+use std::sync::Arc;
+
+use super::failure::Failure;
+use super::{App, Shared};
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/openapi.json", get(async || Json(api::openapi())))
+}
+
+async fn healthz() -> Json<Health> {
+    Json(Health { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+}
+
+async fn readyz(app: Shared) -> Result<Json<Readiness>, Failure> {
+    if let Some(reason) = app.ledger.stopped().borrow().as_ref() {
+        let failure = Failure::new(ErrorCode::Unavailable, "read_only: the journal takes no writes any more");
+        return Err(Failure { internal: Some(reason.clone()), ..failure });
+    }
+    let head = app.ledger.history().graph().head();
+    // Every record was verified when the log was opened, and each one since is of our own making.
+    Ok(Json(Readiness {
+        status: "ready".to_owned(),
+        backend: app.backend.to_owned(),
+        head,
+        verified_to: head,
+    }))
+}

@@ -1,0 +1,66 @@
+//! How long each executor still counts as alive.
+//!
+//! Heartbeats are not events: they are kept in memory and say nothing that outlives the process. After a start
+//! every attempt under way gets one whole lease, because its executor could not reach us while we were away.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use model::{AttemptId, Graph};
+
+/// The leases of all attempts under way, by this process's monotonic clock.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    length: Duration,
+    started: Instant,
+    renewed: HashMap<AttemptId, Instant>,
+}
+
+impl Leases {
+    /// No lease is known yet; the process starts `now`.
+    pub(crate) fn new(length: Duration, now: Instant) -> Self {
+        Self { length, started: now, renewed: HashMap::new() }
+    }
+
+    /// How long a lease lasts.
+    pub(crate) fn length(&self) -> Duration {
+        self.length
+    }
+
+    /// Begins the lease of an attempt anew: it was handed out, or its executor said something.
+    pub(crate) fn renew(&mut self, attempt: &AttemptId, now: Instant) {
+        self.renewed.insert(attempt.clone(), now);
+    }
+
+    /// How long the executor of `attempt` still counts as alive; zero once the lease has run out.
+    pub(crate) fn remaining(&self, attempt: &AttemptId, now: Instant) -> Duration {
+        let since = self.renewed.get(attempt).copied().unwrap_or(self.started);
+        (since + self.length).saturating_duration_since(now)
+    }
+
+    /// Forgets attempts that have ended.
+    pub(crate) fn forget_ended(&mut self, graph: &Graph) {
+        self.renewed.retain(|id, _| graph.attempt(id).is_some_and(|attempt| !attempt.state.is_terminal()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_runs_out_unless_it_is_renewed() {
+        let length = Duration::from_secs(120);
+        let start = Instant::now();
+        let attempt = AttemptId::parse("attempt-a").unwrap();
+        let mut leases = Leases::new(length, start);
+        // Nothing was heard since the start: one whole lease of grace.
+        assert_eq!(leases.remaining(&attempt, start + Duration::from_secs(20)), Duration::from_secs(100));
+        leases.renew(&attempt, start + Duration::from_secs(100));
+        assert_eq!(leases.remaining(&attempt, start + Duration::from_secs(130)), Duration::from_secs(90));
+        assert_eq!(leases.remaining(&attempt, start + Duration::from_secs(220)), Duration::ZERO);
+        assert_eq!(leases.remaining(&attempt, start + Duration::from_secs(999)), Duration::ZERO);
+        leases.forget_ended(&Graph::default());
+        assert_eq!(leases.remaining(&attempt, start + Duration::from_secs(130)), Duration::ZERO);
+    }
+}

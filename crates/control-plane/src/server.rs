@@ -1,0 +1,239 @@
+//! The process: opens the log, listens, serves, and stops in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use api::token::Keyring;
+use axum::serve::ListenerExt;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::artifacts::Artifacts;
+use crate::http::{self, App};
+use crate::leases::Leases;
+use crate::ledger::Ledger;
+use crate::store::{EventStore, MemoryStore, NdjsonStore};
+
+/// How long requests under way may take to end once the process stops.
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// Where the log is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// In files under the data folder.
+    Ndjson,
+    /// In memory, for as long as the process lives.
+    Memory,
+}
+
+impl Backend {
+    /// The word in `LEVIATHAN_BACKEND`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ndjson => "ndjson",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// Everything a control plane is told at its start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen; port 0 takes any that is free.
+    pub listen: SocketAddr,
+    /// The folder of `journal/` and `artifacts/`.
+    pub data: PathBuf,
+    /// Where the log is kept.
+    pub backend: Backend,
+    /// The operator's token.
+    pub token: SecretString,
+    /// How long an executor counts as alive after its last heartbeat.
+    pub lease: Duration,
+    /// How long reads go on after the journal has failed, before the process ends.
+    pub read_only_for: Duration,
+}
+
+impl Config {
+    /// The ordinary configuration: files under `data`, 127.0.0.1:8000, leases of 120 s.
+    pub fn new(data: PathBuf, token: SecretString) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            data,
+            backend: Backend::Ndjson,
+            token,
+            lease: Duration::from_secs(120),
+            read_only_for: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A control plane that has its log open and its port bound.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    app: Arc<App>,
+    ledger: JoinHandle<()>,
+    read_only_for: Duration,
+}
+
+/// Serves until the process is told to stop by SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// When the log cannot be opened or the address cannot be bound, and when the journal failed while serving.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    Server::bind(config).await?.run(told_to_stop()?).await
+}
+
+impl Server {
+    /// Opens and verifies the log, then binds the port.
+    ///
+    /// # Errors
+    ///
+    /// When the log is in use, damaged or unreadable, and when the address cannot be bound.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        check_token(&config.token)?;
+        let opening = config.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&opening)).await;
+        let (ledger, thread, artifacts) = opened.context("opening the journal met a bug")??;
+        let listener = TcpListener::bind(config.listen).await.with_context(|| {
+            format!("cannot listen on {}: is another control plane running?", config.listen)
+        })?;
+        let address = listener.local_addr().context("the listener has no address")?;
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "Listening beyond this machine without TLS: put a proxy in front, or tokens travel in the clear.");
+        }
+        let app = Arc::new(App {
+            ledger,
+            artifacts,
+            keyring: Keyring::new(&config.token),
+            leases: Leases::new(config.lease, Instant::now()).into(),
+            observations: std::sync::RwLock::default(),
+            backend: config.backend.as_str(),
+        });
+        Ok(Self { listener, address, app, ledger: thread, read_only_for: config.read_only_for })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` is ready, then lets requests under way end.
+    ///
+    /// # Errors
+    ///
+    /// When the journal failed: every answer given before is durable, nothing was recorded after, and the
+    /// process must end with a failure so that somebody looks at the disk.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+        let Self { listener, address, app, ledger, read_only_for } = self;
+        let failed = app.ledger.stopped();
+        let (stopping, stopped) = watch::channel(false);
+        let until = when_to_stop(stop, failed.clone(), read_only_for, stopping);
+        let router = http::router(app);
+        // Answers are small and wait for nothing: do not let the kernel hold them back.
+        let listener = listener.tap_io(|stream| {
+            let _ = stream.set_nodelay(true);
+        });
+        tracing::info!(%address, "The control plane is ready.");
+        let serving = axum::serve(listener, router).with_graceful_shutdown(until);
+        tokio::select! {
+            served = serving.into_future() => served.context("cannot serve")?,
+            () = overdue(stopped) => tracing::warn!("Some requests did not end in time and were cut off."),
+        }
+        end(ledger, &failed).await
+    }
+}
+
+fn open(config: &Config) -> anyhow::Result<(Ledger, JoinHandle<()>, Artifacts)> {
+    let artifacts = Artifacts::open(&config.data.join("artifacts"))?;
+    let origin = format!("leviathan/{}", uuid::Uuid::new_v4());
+    let store: Box<dyn EventStore> = match config.backend {
+        Backend::Memory => Box::new(MemoryStore::new(&origin)),
+        Backend::Ndjson => Box::new(open_journal(config, &origin)?),
+    };
+    let (ledger, thread) = Ledger::start(store)?;
+    Ok((ledger, thread, artifacts))
+}
+
+fn open_journal(config: &Config, origin: &str) -> anyhow::Result<NdjsonStore> {
+    let store = NdjsonStore::open(&config.data.join("journal"), origin)?;
+    if let Some(torn) = store.recovered() {
+        tracing::warn!(
+            journal.segment = %torn.segment.display(),
+            journal.offset = torn.offset,
+            journal.bytes = torn.bytes,
+            journal.moved_to = %torn.moved_to.display(),
+            "The last write was interrupted before it was answered for: what it left was set aside."
+        );
+    }
+    Ok(store)
+}
+
+fn check_token(token: &SecretString) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        token.expose_secret().len() >= 8,
+        "LEVIATHAN_CONTROL_PLANE_TOKEN is empty or shorter than 8 characters: set it to a long random text"
+    );
+    Ok(())
+}
+
+/// Ready when the process is told to stop, or a while after the journal failed.
+async fn when_to_stop(
+    stop: impl Future<Output = ()>,
+    mut failed: watch::Receiver<Option<String>>,
+    read_only_for: Duration,
+    stopping: watch::Sender<bool>,
+) {
+    let failure = async {
+        // An error means that the ledger is gone altogether, which is no better.
+        let reason = failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        tracing::error!(
+            error = reason.unwrap_or_default(),
+            "The journal failed: reads go on for a while, then the process ends."
+        );
+        tokio::time::sleep(read_only_for).await;
+    };
+    tokio::select! {
+        () = stop => tracing::info!("Stopping: requests under way are answered first."),
+        () = failure => {}
+    }
+    stopping.send_replace(true);
+}
+
+/// Ready once stopping has taken too long.
+async fn overdue(mut stopping: watch::Receiver<bool>) {
+    if stopping.wait_for(|is_stopping| *is_stopping).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(DRAIN).await;
+}
+
+/// Waits for the ledger to have answered everybody, and says whether it was well to the end.
+async fn end(ledger: JoinHandle<()>, failed: &watch::Receiver<Option<String>>) -> anyhow::Result<()> {
+    let joined = tokio::task::spawn_blocking(move || ledger.join()).await;
+    let is_sound = matches!(joined, Ok(Ok(())));
+    match failed.borrow().as_ref() {
+        Some(reason) => anyhow::bail!("{reason}"),
+        None if is_sound => Ok(()),
+        None => anyhow::bail!("the ledger met a bug; its text is in the log above"),
+    }
+}
+
+/// Ready when the process receives SIGTERM or SIGINT.
+fn told_to_stop() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
