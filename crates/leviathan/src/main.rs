@@ -8,9 +8,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod check;
+mod control_plane;
+mod data;
 mod explain;
 mod init;
 mod local_documents;
+mod logging;
 
 #[derive(Parser)]
 #[command(
@@ -31,6 +34,8 @@ enum Command {
     Check(check::Arguments),
     /// Say which paths a task may change, and by which rule
     Explain(explain::Arguments),
+    /// Keep the log and answer the API
+    ControlPlane(control_plane::Arguments),
 }
 
 /// How a command that could be run ended.
@@ -48,6 +53,7 @@ fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::ControlPlane(arguments) => control_plane::run(arguments),
     };
     match answer {
         Ok(Answer::Yes) => ExitCode::SUCCESS,

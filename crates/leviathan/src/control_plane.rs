@@ -1,0 +1,61 @@
+//! `leviathan control-plane`: keeps the log, decides what is recorded, and answers the API.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use control_plane::{Backend, Config};
+use secrecy::SecretString;
+
+use crate::data::DataFolder;
+use crate::{Answer, logging};
+
+/// What `leviathan control-plane` is told.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    data: DataFolder,
+    /// Where to listen; port 0 takes any that is free
+    #[arg(long, env = "LEVIATHAN_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
+    listen: SocketAddr,
+    /// Where the log is kept
+    #[arg(long, env = "LEVIATHAN_BACKEND", value_enum, default_value = "ndjson")]
+    backend: BackendName,
+    /// The operator's token: 8 characters or more, known to nobody else. Better given by the environment
+    #[arg(long, env = "LEVIATHAN_CONTROL_PLANE_TOKEN", hide_env_values = true)]
+    token: Option<SecretString>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum BackendName {
+    /// Files under the data folder
+    Ndjson,
+    /// A PostgreSQL database
+    Postgres,
+    /// Nowhere: the log ends with the process
+    Memory,
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
+    let config = config(arguments)?;
+    logging::start();
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
+    runtime.block_on(control_plane::serve(config))?;
+    Ok(Answer::Yes)
+}
+
+fn config(arguments: Arguments) -> anyhow::Result<Config> {
+    let backend = match arguments.backend {
+        BackendName::Ndjson => Backend::Ndjson,
+        BackendName::Memory => Backend::Memory,
+        BackendName::Postgres => {
+            bail!("the postgres backend comes with a later version: use LEVIATHAN_BACKEND=ndjson")
+        }
+    };
+    let token = arguments.token.context(
+        "LEVIATHAN_CONTROL_PLANE_TOKEN is not set: set it to a long random text, such as that of `openssl rand -hex 32`",
+    )?;
+    let data = arguments.data.path()?;
+    Ok(Config { listen: arguments.listen, backend, ..Config::new(data, token) })
+}
