@@ -29,13 +29,8 @@ pub(super) fn read(content: &[u8], findings: &mut Findings) -> Option<ReadBacklo
     let root = yaml::read(content, findings)?;
     let mut fields = Fields::of("the backlog", &root, findings)?;
     let mut declared = Vec::new();
-    let tasks = fields.required("tasks", findings, |name, node, findings| match &node.value {
-        Value::Sequence(nodes) => {
-            Some(nodes.iter().filter_map(|node| task(node, findings, &mut declared)).collect())
-        }
-        Value::Plain(_) | Value::Text(_) | Value::Mapping(_) | Value::Refused => {
-            list(name, node, findings, |_, _, _| None)
-        }
+    let tasks = fields.required("tasks", findings, |name, node, findings| {
+        list(name, node, findings, |_, node, findings| task(node, findings, &mut declared))
     });
     fields.finish(findings);
     check_unique(&declared, findings);

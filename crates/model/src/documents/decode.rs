@@ -91,8 +91,7 @@ pub(super) fn mapping<'tree>(
     }
 }
 
-/// A list. Each item is decoded by `item`; those that are refused are left out after they were reported, and
-/// the list then counts as refused.
+/// A list. Each item is decoded by `item`; those that are refused are left out, after they were reported.
 pub(super) fn list<T>(
     name: &str,
     node: &Node,
@@ -104,8 +103,7 @@ pub(super) fn list<T>(
         return None;
     };
     let item_name = format!("an item of {name}");
-    let decoded: Vec<Option<T>> = nodes.iter().map(|node| item(&item_name, node, findings)).collect();
-    decoded.into_iter().collect()
+    Some(nodes.iter().filter_map(|node| item(&item_name, node, findings)).collect())
 }
 
 /// Text of one line or more, not empty.
@@ -239,16 +237,16 @@ pub(super) fn wrong_type(what: &str, node: &Node, expected: &str, findings: &mut
         Value::Mapping(_) => "a mapping".to_owned(),
         Value::Text(text) => format!("the text `{}`", shown(text)),
         Value::Plain(text) => match other_type(text) {
-            Some("nothing") => "without a value".to_owned(),
+            Some("nothing") => "left empty".to_owned(),
             Some(kind) => format!("{kind} `{}`", shown(text)),
             None => format!("`{}`", shown(text)),
         },
     };
     let hint = match &node.value {
-        Value::Plain(text) if expected == "text" && !text.is_empty() => {
+        Value::Plain(text) if expected == "text" && other_type(text) != Some("nothing") => {
             Some(format!("write it in quotes: \"{}\"", shown(text)))
         }
-        Value::Plain(text) if text.is_empty() && expected == "a list" => {
+        Value::Plain(text) if expected == "a list" && other_type(text) == Some("nothing") => {
             Some("write `[]` for an empty list".to_owned())
         }
         Value::Plain(_) | Value::Text(_) | Value::Sequence(_) | Value::Mapping(_) | Value::Refused => None,

@@ -25,17 +25,19 @@ pub(super) fn read(content: &[u8], silent: Policy, findings: &mut Findings) -> O
     let root = yaml::read(content, findings)?;
     let mut fields = Fields::of("the policy", &root, findings)?;
     let mut scope_names = BTreeSet::new();
+    let problems_before_rules = findings.problems.len();
+    let protected = fields.optional("protected", findings, path_rules);
     let scopes = fields.optional("scopes", findings, |_, node, findings| {
         let mapping = mapping("`scopes`", node, findings)?;
         scope_names.extend(mapping.entries.iter().map(|entry| entry.key.clone()));
         Some(mapping.entries.iter().filter_map(|entry| scope(entry, findings)).collect::<BTreeMap<_, _>>())
     });
+    let rules_are_whole = findings.problems.len() == problems_before_rules;
     let invariants = fields.optional("invariants", findings, invariants);
     let limits =
         fields.optional("limits", findings, |_, node, findings| limits(node, silent.limits, findings));
     let setup = fields.optional("setup", findings, |name, node, findings| list(name, node, findings, setup));
     let network = fields.optional("network", findings, |_, node, findings| network(node, findings));
-    let protected = fields.optional("protected", findings, path_rules);
     let examples = fields.optional("examples", findings, |name, node, findings| {
         list(name, node, findings, |_, node, findings| example(node, findings))
     });
@@ -59,8 +61,11 @@ pub(super) fn read(content: &[u8], silent: Policy, findings: &mut Findings) -> O
         sandbox: sandbox.flatten().unwrap_or(silent.sandbox),
         overlap: overlap.flatten().unwrap_or(silent.overlap),
     };
-    for example in &examples {
-        check_example(example, &policy, &scope_names, findings);
+    // Rules that were refused in part say nothing about an example.
+    if rules_are_whole {
+        for example in &examples {
+            check_example(example, &policy, findings);
+        }
     }
     Some(ReadPolicy { policy, scope_names })
 }
@@ -128,7 +133,7 @@ fn setup(name: &str, node: &Node, findings: &mut Findings) -> Option<Setup> {
 }
 
 fn limits(node: &Node, silent: Limits, findings: &mut Findings) -> Option<Limits> {
-    let mut fields = Fields::of("the limits", node, findings)?;
+    let mut fields = Fields::of("`limits`", node, findings)?;
     let max_files_changed = fields.optional("max_files_changed", findings, count);
     let max_patch_bytes = fields.optional("max_patch_bytes", findings, bytes);
     let max_file_bytes = fields.optional("max_file_bytes", findings, bytes);
@@ -159,7 +164,7 @@ fn dollars(name: &str, node: &Node, findings: &mut Findings) -> Option<MicroDoll
 }
 
 fn network(node: &Node, findings: &mut Findings) -> Option<Network> {
-    let mut fields = Fields::of("the network", node, findings)?;
+    let mut fields = Fields::of("`network`", node, findings)?;
     let agent = fields.optional("agent", findings, hosts);
     let setup = fields.optional("setup", findings, hosts);
     let checks = fields.optional("checks", findings, hosts);
@@ -239,21 +244,12 @@ fn paths(name: &str, node: &Node, findings: &mut Findings) -> Option<Vec<Placed<
     )
 }
 
-fn check_example(
-    example: &PlacedExample,
-    policy: &Policy,
-    scope_names: &BTreeSet<String>,
-    findings: &mut Findings,
-) {
+fn check_example(example: &PlacedExample, policy: &Policy, findings: &mut Findings) {
     let scope = &example.scope;
-    if !scope_names.contains(&scope.value) {
+    if !policy.scopes.contains_key(&scope.value) {
         let message =
             format!("the example names the scope `{}`; expected a scope of this policy", shown(&scope.value));
         findings.problem(scope.at, message, None);
-        return;
-    }
-    // A scope with a problem of its own is reported already, and its examples cannot be judged.
-    if !policy.scopes.contains_key(&scope.value) {
         return;
     }
     let rules = PathRules::for_scope(policy, &scope.value);

@@ -61,7 +61,7 @@ pub(super) fn read(content: &[u8], findings: &mut Findings) -> Option<Node> {
             let at = position(error.marker().line(), error.marker().col());
             findings.problem(
                 at,
-                format!("this is not YAML: {}; expected a mapping", error.kind()),
+                format!("this is not YAML: {}; expected a YAML document", error.kind()),
                 hint_at(text, at),
             );
             None
