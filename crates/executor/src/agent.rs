@@ -9,10 +9,12 @@ pub mod command;
 
 use std::fmt;
 
+use model::documents::{PathRule, TargetSpec, Task};
+use model::event::Usage;
 use model::{AttemptId, CommitId, FailureReason, TargetId, TaskId};
 use serde::{Deserialize, Serialize};
 
-use crate::toolbox::Toolbox;
+use crate::toolbox::{Interrupted, Toolbox};
 
 /// Who does the work of an attempt. The same value is used for every round of one attempt, so that an agent
 /// that holds a conversation can go on with it.
@@ -68,6 +70,43 @@ pub struct Brief {
     pub failed_checks: Vec<FailedCheck>,
 }
 
+impl Brief {
+    /// The brief of the first round of an attempt at `task`.
+    pub fn new(spec: &TargetSpec, task: &Task, attempt: AttemptId) -> Self {
+        let words = |rules: &[PathRule]| rules.iter().map(|rule| rule.pattern.to_string()).collect();
+        let scope = spec.policy.scopes.get(&task.scope).cloned().unwrap_or_default();
+        let invariants = spec.policy.invariants.iter();
+        Self {
+            target: spec.contract.target_id.clone(),
+            attempt,
+            task: task.task_id.clone(),
+            title: task.title.clone(),
+            description: task.description.clone(),
+            acceptance_criteria: task.acceptance_criteria.clone(),
+            scope: task.scope.clone(),
+            allowed_paths: AllowedPaths {
+                task: words(&task.allowed_paths),
+                scope: words(&scope.allowed_paths),
+            },
+            forbidden_patterns: words(&scope.forbidden_patterns),
+            invariants: invariants
+                .map(|invariant| BriefInvariant {
+                    name: invariant.name.clone(),
+                    check: invariant.check.clone(),
+                })
+                .collect(),
+            base_commit: spec.commit.clone(),
+            round: 1,
+            failed_checks: Vec::new(),
+        }
+    }
+
+    /// The brief of the round after this one.
+    pub fn next_round(&self, failed_checks: Vec<FailedCheck>) -> Self {
+        Self { round: self.round + 1, failed_checks, ..self.clone() }
+    }
+}
+
 /// The two lists of which a changed path must match both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllowedPaths {
@@ -106,8 +145,10 @@ pub struct AgentReport {
     pub summary: String,
     /// Its notes on single acceptance criteria.
     pub criteria: Vec<CriterionNote>,
-    /// What the whole conversation has cost so far, all rounds together.
+    /// What the round cost.
     pub usage: Usage,
+    /// The model that answered, as its provider names it; `None` for an agent without a model.
+    pub model: Option<String>,
 }
 
 /// How an agent ended its round.
@@ -129,33 +170,14 @@ pub struct CriterionNote {
     pub note: String,
 }
 
-/// What an agent used. All numbers only ever grow within an attempt.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    /// The model that answered, as the provider names it; `None` for an agent without a model.
-    pub model: Option<String>,
-    /// Calls to the model, failed ones included.
-    pub turns: u32,
-    /// Input tokens that were neither read from nor written to the cache.
-    pub input_tokens: u64,
-    /// Output tokens, thinking included.
-    pub output_tokens: u64,
-    /// Input tokens read from the cache.
-    pub cache_read_tokens: u64,
-    /// Input tokens written to the cache.
-    pub cache_write_tokens: u64,
-    /// Millionths of a US dollar. Where the provider's bill cannot be known (a stream that broke off), the most
-    /// that it can be.
-    pub cost_microdollars: u64,
-}
-
 /// Why an agent had to stop, and what it had used until then.
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct AgentFailure {
     /// Why.
     pub cause: FailureCause,
-    /// What was used, the failed calls included.
+    /// What the round had cost until then, the failed calls included. Where the provider's bill cannot be known
+    /// (a stream that broke off), the most that it can be.
     pub usage: Usage,
 }
 
@@ -230,6 +252,15 @@ pub enum FailureCause {
     /// A bug of ours, or a machine that failed.
     #[error("{0:#}")]
     Internal(anyhow::Error),
+}
+
+impl From<Interrupted> for FailureCause {
+    fn from(interrupted: Interrupted) -> Self {
+        match interrupted {
+            Interrupted::Cancelled => Self::Cancelled,
+            Interrupted::DeadlinePassed => Self::DeadlinePassed,
+        }
+    }
 }
 
 /// The limits that an agent's own use can exceed.

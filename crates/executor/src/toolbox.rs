@@ -4,6 +4,7 @@
 //! A toolbox holds no credential and cannot reach one. It judges a write early so that the agent hears the
 //! reason; it does not decide what is published, that is the gate's.
 
+mod shell;
 mod tree;
 
 use std::future::Future;
@@ -11,10 +12,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::RepoPath;
+use model::rules::PathRules;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use shell::{Shell, ShellOutput};
 pub use tree::{Listed, Tree, TreeError};
 
 /// A future that a toolbox's callback returns.
@@ -25,58 +27,15 @@ pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub struct Toolbox {
     /// The plain tree that the agent changes; it is exported from the base commit and has no `.git` of ours.
     pub tree: Tree,
-    /// Says whether a path may change, by the same rules as the gate.
-    pub judge: Arc<dyn Fn(&RepoPath) -> Permission + Send + Sync>,
-    /// Runs one shell command contained, with the tree as its working directory. When it returns, no process
-    /// of the command lives any more; the same must hold when the returned future is dropped.
-    pub shell: Arc<dyn Fn(ShellCommand) -> Pending<ShellOutput> + Send + Sync>,
+    /// The rules that the gate will judge by.
+    pub rules: Arc<PathRules>,
+    /// Runs the agent's commands.
+    pub shell: Shell,
     /// Runs the named invariant on the tree as it is now, as the last check will, and returns its report in
     /// words. `None`: no invariant has this name.
     pub check: Arc<dyn Fn(String) -> Pending<Option<CheckReport>> + Send + Sync>,
     /// When the agent must stop.
     pub bounds: Bounds,
-}
-
-/// Whether a path may be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Permission {
-    /// It may.
-    Permitted,
-    /// It may not; the words name the rule.
-    Denied(String),
-}
-
-/// One command line for `sh -c`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShellCommand {
-    /// The command line.
-    pub command: String,
-    /// How long it may run.
-    pub timeout: Duration,
-}
-
-/// What became of a [`ShellCommand`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShellOutput {
-    /// How it ended.
-    pub ending: ShellEnding,
-    /// Standard output and error as they came, cut at the containment's limit.
-    pub output: Vec<u8>,
-}
-
-/// How a shell command ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ShellEnding {
-    /// By itself, with this exit code.
-    Exited(i32),
-    /// By this signal.
-    Killed(i32),
-    /// It ran longer than it may, and was killed.
-    TimedOut,
-    /// It wrote more than it may, and was killed.
-    OutputLimit,
-    /// It did not run, for this reason.
-    NotStarted(String),
 }
 
 /// What a check said, for the agent.

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation ends its test")]
 
+mod sample;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,12 +12,10 @@ use std::time::Duration;
 use leviathan_executor as executor;
 
 use executor::agent::claude::{Budgets, Claude, Config, Patience};
-use executor::agent::{
-    Agent, AgentFailure, AgentReport, AllowedPaths, Brief, BriefInvariant, Budget, FailedCheck, FailureCause,
-    Outcome,
-};
-use executor::toolbox::{Bounds, CheckReport, Permission, ShellEnding, ShellOutput, Toolbox, Tree};
-use model::{AttemptId, CommitId, FailureReason, TargetId, TaskId};
+use executor::agent::{Agent, AgentFailure, AgentReport, Brief, Budget, FailedCheck, FailureCause, Outcome};
+use executor::contain::Containment;
+use executor::toolbox::{Bounds, CheckReport, Shell, Toolbox, Tree};
+use model::FailureReason;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use test_support::claude::{ClaudeServer, KEY, Reply};
@@ -57,30 +58,11 @@ impl Stage {
     }
 
     fn toolbox(&self) -> Toolbox {
-        let path = self.tree();
+        let containment = Containment::new(env!("CARGO_BIN_EXE_executor-under-test"), BTreeMap::new());
         Toolbox {
-            tree: Tree::open(&path).unwrap(),
-            judge: Arc::new(|path| match path.as_str().starts_with("src/") {
-                true => Permission::Permitted,
-                false => Permission::Denied("no allowed path matches".to_owned()),
-            }),
-            shell: Arc::new(move |command| {
-                let path = path.clone();
-                Box::pin(async move {
-                    let run = tokio::process::Command::new("sh")
-                        .args(["-c", &command.command])
-                        .current_dir(path)
-                        .env_clear()
-                        .env("PATH", "/usr/bin:/bin")
-                        .kill_on_drop(true)
-                        .output();
-                    let done = run.await.unwrap();
-                    ShellOutput {
-                        ending: ShellEnding::Exited(done.status.code().unwrap()),
-                        output: done.stdout,
-                    }
-                })
-            }),
+            tree: Tree::open(&self.tree()).unwrap(),
+            rules: sample::task().1,
+            shell: Shell::new(containment, self.folder.path().join("agent")),
             check: Arc::new(|name| {
                 let report = CheckReport { passed: false, text: "1 test failed".to_owned() };
                 Box::pin(std::future::ready((name == "tests").then_some(report)))
@@ -115,21 +97,7 @@ fn lines_of(path: &Path) -> Vec<Value> {
 }
 
 fn brief() -> Brief {
-    Brief {
-        target: TargetId::parse("sample").unwrap(),
-        attempt: AttemptId::parse("attempt-1").unwrap(),
-        task: TaskId::parse("task-001").unwrap(),
-        title: "Return two".to_owned(),
-        description: Some("The function `one` should be called `two` and return 2.".to_owned()),
-        acceptance_criteria: vec!["two() returns 2".to_owned()],
-        scope: "code".to_owned(),
-        allowed_paths: AllowedPaths { task: vec!["src/**".to_owned()], scope: vec!["src/**".to_owned()] },
-        forbidden_patterns: vec!["**/*.pem".to_owned()],
-        invariants: vec![BriefInvariant { name: "tests".to_owned(), check: "pytest".to_owned() }],
-        base_commit: CommitId::parse("0".repeat(40)).unwrap(),
-        round: 1,
-        failed_checks: Vec::new(),
-    }
+    sample::task().0
 }
 
 fn edit(old: &str, new: &str) -> Reply {
@@ -188,10 +156,10 @@ async fn a_task_is_done_in_a_few_turns_over_one_cached_conversation() {
     );
     assert!(seen.windows(2).skip(1).all(|two| two[0].cache_read_tokens < two[1].cache_read_tokens));
     assert_eq!(report.usage.turns, 4);
-    assert_eq!(report.usage.model.as_deref(), Some("claude-opus-5-5"));
+    assert_eq!(report.model.as_deref(), Some("claude-opus-5-5"));
     let read: u64 = seen.iter().map(|request| request.cache_read_tokens).sum();
     assert_eq!(report.usage.cache_read_tokens, read);
-    assert!((1_000..200_000).contains(&report.usage.cost_microdollars), "{:?}", report.usage);
+    assert!((1_000..200_000).contains(&report.usage.cost_micro_usd), "{:?}", report.usage);
 }
 
 #[tokio::test]
@@ -210,7 +178,7 @@ async fn a_write_that_the_rules_deny_is_refused_with_the_reason_and_what_is_allo
         stage.transcript().into_iter().filter(|line| line["type"] == "tool_result").collect();
     let refused = results[0]["text"].as_str().unwrap();
     assert_eq!(results[0]["is_error"], true);
-    for part in ["`README.md` must not change", "no allowed path matches", "src/**", "**/*.pem"] {
+    for part in ["`README.md`: no allowed path matches", "src/**", "**/*.pem"] {
         assert!(refused.contains(part), "{part} is missing in {refused}");
     }
 }
@@ -235,12 +203,12 @@ async fn failed_checks_are_the_answer_to_finish_in_the_same_conversation() {
         outcome: "exited with 1".to_owned(),
         output: "assert 1 == 2".to_owned(),
     };
-    let again = Brief { round: 2, failed_checks: vec![failed], ..brief() };
+    let again = brief().next_round(vec![failed]);
     let second = agent.work(&again, &toolbox).await.unwrap();
     assert_eq!(second.summary, "Second.");
     assert_eq!(stage.read("src/app.py"), "def two():\n    return 2\n");
-    assert!(second.usage.cost_microdollars > first.usage.cost_microdollars);
-    assert_eq!(second.usage.turns, 4);
+    assert_eq!((first.usage.turns, second.usage.turns), (2, 2), "each round tells what it cost by itself");
+    assert!(second.usage.cost_micro_usd > 0);
     let seen = stage.server.seen();
     let messages = seen[2].body["messages"].as_array().unwrap();
     let answer = messages.last().unwrap()["content"].as_array().unwrap();
@@ -413,7 +381,7 @@ async fn passing_troubles_are_waited_out_and_paid_for() {
     assert_eq!(waits[1], Duration::from_secs(7), "a rate limit says itself how long");
     assert_eq!(report.usage.turns, 6);
     // The broken stream may have been billed in full: 16,384 tokens at $20 per million.
-    assert!(report.usage.cost_microdollars > 16_384 * 20, "{:?}", report.usage);
+    assert!(report.usage.cost_micro_usd > 16_384 * 20, "{:?}", report.usage);
     let types: Vec<_> =
         stage.transcript().iter().map(|line| line["type"].as_str().unwrap().to_owned()).collect();
     assert_eq!(types.iter().filter(|kind| *kind == "call_failed").count(), 3);
@@ -448,7 +416,7 @@ async fn wrong_settings_end_before_or_at_the_first_call() {
     stage.config.base_url = "http://127.0.0.1:1".to_owned();
     let failure = stage.work().await.unwrap_err();
     assert_eq!(failure.reason(), FailureReason::ProviderUnavailable, "{failure}");
-    assert_eq!(failure.usage.cost_microdollars, 0, "what never arrived costs nothing");
+    assert_eq!(failure.usage.cost_micro_usd, 0, "what never arrived costs nothing");
 }
 
 #[tokio::test]
@@ -475,7 +443,7 @@ async fn no_budget_is_overrun() {
         assert_eq!(failure.reason(), FailureReason::BudgetExceeded);
         assert!(stage.server.forget_rest() > 0);
         let (budgets, usage) = (stage.config.budgets, failure.usage);
-        assert!(usage.cost_microdollars <= budgets.microdollars, "{usage:?}");
+        assert!(usage.cost_micro_usd <= budgets.microdollars, "{usage:?}");
         assert!(usage.turns <= budgets.turns);
         let asked: Vec<_> =
             stage.server.seen().iter().map(|seen| seen.body["max_tokens"].as_u64().unwrap()).collect();

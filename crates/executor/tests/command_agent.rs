@@ -1,17 +1,17 @@
 //! The command agent with real programs: what it is told, what its end means, and that it is stopped.
 #![expect(clippy::unwrap_used, reason = "a failed expectation ends its test")]
 
+mod sample;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use leviathan_executor::agent::command::CommandAgent;
-use leviathan_executor::agent::{
-    Agent, AgentFailure, AgentReport, AllowedPaths, Brief, BriefInvariant, Outcome,
-};
+use leviathan_executor::agent::{Agent, AgentFailure, AgentReport, Brief, Outcome};
 use leviathan_executor::contain::Containment;
-use leviathan_executor::toolbox::{Bounds, Permission, Toolbox, Tree};
-use model::{AttemptId, CommitId, FailureReason, TargetId, TaskId};
+use leviathan_executor::toolbox::{Bounds, Shell, Toolbox, Tree};
+use model::FailureReason;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -22,13 +22,13 @@ async fn work(line: &str, time: Duration, cancel: bool) -> (TempDir, Result<Agen
     let tree = folder.path().join("tree");
     std::fs::create_dir(&tree).unwrap();
     let containment = Containment::new(env!("CARGO_BIN_EXE_executor-under-test"), BTreeMap::new());
-    let agent = CommandAgent::new(line.to_owned(), containment, folder.path().join("agent"));
+    let agent = CommandAgent::new(line.to_owned(), containment.clone(), folder.path().join("agent"));
     let (sender, cancelled) = watch::channel(false);
     let bounds = Bounds::new(Instant::now() + time, cancelled);
     let toolbox = Toolbox {
         tree: Tree::open(&tree).unwrap(),
-        judge: Arc::new(|_| Permission::Permitted),
-        shell: Arc::new(|_| unreachable!("a command agent runs its commands itself")),
+        rules: sample::task().1,
+        shell: Shell::new(containment, folder.path().join("shell")),
         check: Arc::new(|_| unreachable!("a command agent runs its checks itself")),
         bounds,
     };
@@ -44,24 +44,7 @@ async fn work(line: &str, time: Duration, cancel: bool) -> (TempDir, Result<Agen
 }
 
 fn brief() -> Brief {
-    Brief {
-        target: TargetId::parse("shop").unwrap(),
-        attempt: AttemptId::parse("attempt-1").unwrap(),
-        task: TaskId::parse("task-001").unwrap(),
-        title: "Update dependencies".to_owned(),
-        description: None,
-        acceptance_criteria: vec!["Tests pass".to_owned()],
-        scope: "dependencies".to_owned(),
-        allowed_paths: AllowedPaths {
-            task: vec!["requirements.txt".to_owned()],
-            scope: vec!["requirements.txt".to_owned()],
-        },
-        forbidden_patterns: vec!["src/**".to_owned()],
-        invariants: vec![BriefInvariant { name: "Tests pass".to_owned(), check: "pytest".to_owned() }],
-        base_commit: CommitId::parse("1".repeat(40)).unwrap(),
-        round: 1,
-        failed_checks: Vec::new(),
-    }
+    sample::task().0
 }
 
 const LONG: Duration = Duration::from_secs(60);

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::event::Usage;
 use secrecy::SecretString;
 
 pub use ledger::{Budgets, PRICES_AS_OF, Prices};
@@ -25,7 +26,7 @@ pub use retry::Patience;
 pub use transcript::TRANSCRIPT_FORMAT;
 
 use self::session::Session;
-use crate::agent::{AgentFailure, AgentReport, Brief, FailureCause, Usage};
+use crate::agent::{AgentFailure, AgentReport, Brief, FailureCause};
 use crate::toolbox::{Pending, Toolbox};
 
 /// The model that works when no other is named.
@@ -94,11 +95,6 @@ impl Claude {
             .map_err(|cause: FailureCause| AgentFailure { cause, usage: Usage::default() })
     }
 
-    /// What was used so far, failed calls included.
-    pub fn usage(&self) -> &Usage {
-        self.session.usage()
-    }
-
     /// One round of work; see [`Agent::work`](crate::agent::Agent::work).
     pub(crate) async fn work(
         &mut self,
@@ -106,6 +102,6 @@ impl Claude {
         toolbox: &Toolbox,
     ) -> Result<AgentReport, AgentFailure> {
         let done = self.session.round(brief, toolbox).await;
-        done.map_err(|cause| AgentFailure { cause, usage: self.session.usage().clone() })
+        done.map_err(|cause| AgentFailure { cause, usage: self.session.usage_of_round() })
     }
 }

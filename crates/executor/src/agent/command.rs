@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{AgentFailure, AgentReport, Brief, FailureCause, Outcome, Usage};
+use model::event::Usage;
+
+use super::{AgentFailure, AgentReport, Brief, FailureCause, Outcome};
 use crate::contain::{self, Command, Containment, End, Limits, Program, excerpt};
 use crate::toolbox::{Interrupted, Toolbox};
 
@@ -41,7 +43,7 @@ impl CommandAgent {
         toolbox: &Toolbox,
     ) -> Result<AgentReport, AgentFailure> {
         let stopped = |cause| AgentFailure { cause, usage: Usage::default() };
-        toolbox.bounds.check().map_err(|why| stopped(interrupted(why)))?;
+        toolbox.bounds.check().map_err(|why| stopped(why.into()))?;
         let command = self.command(brief, toolbox).map_err(|error| {
             stopped(FailureCause::Internal(anyhow::Error::new(error).context("the task file")))
         })?;
@@ -54,7 +56,7 @@ impl CommandAgent {
             End::TimedOut => return Err(stopped(FailureCause::DeadlinePassed)),
             End::Cancelled => {
                 let why = toolbox.bounds.check().err().unwrap_or(Interrupted::Cancelled);
-                return Err(stopped(interrupted(why)));
+                return Err(stopped(why.into()));
             }
             End::OutputLimit => return Err(stopped(stuck("it wrote more output than it may"))),
             End::ProcessLimit => return Err(stopped(stuck("it started more processes than it may"))),
@@ -64,6 +66,7 @@ impl CommandAgent {
             summary: note(&command, &outcome.end),
             criteria: Vec::new(),
             usage: Usage::default(),
+            model: None,
         })
     }
 
@@ -86,13 +89,6 @@ impl CommandAgent {
             stderr_log: Some(stderr_log),
             limits: Limits { timeout: toolbox.bounds.remaining(), ..Limits::default() },
         })
-    }
-}
-
-fn interrupted(why: Interrupted) -> FailureCause {
-    match why {
-        Interrupted::Cancelled => FailureCause::Cancelled,
-        Interrupted::DeadlinePassed => FailureCause::DeadlinePassed,
     }
 }
 

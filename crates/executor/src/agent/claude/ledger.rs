@@ -6,8 +6,10 @@
 
 use std::str::FromStr;
 
+use model::event::Usage;
+
 use super::api::Tokens;
-use crate::agent::{Budget, FailureCause, Usage};
+use crate::agent::{Budget, FailureCause};
 
 /// What a model costs, in millionths of a US dollar per million tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,16 +128,15 @@ impl Ledger {
     /// How much of the budget that is nearest to its end is used, in percent.
     pub(super) fn used_percent(&self) -> u8 {
         let share = |used: u64, of: u64| u128::from(used) * 100 / u128::from(of.max(1));
-        let money = share(self.usage.cost_microdollars, self.budgets.microdollars);
+        let money = share(self.usage.cost_micro_usd, self.budgets.microdollars);
         let tokens = share(self.used_tokens(), self.budgets.tokens);
         let turns = share(self.usage.turns.into(), self.budgets.turns.into());
         u8::try_from(money.max(tokens).max(turns).min(100)).unwrap_or(100)
     }
 
     /// Replaces what was set aside by what the provider counted.
-    pub(super) fn settle(&mut self, hold: Hold, tokens: Tokens, model: &str) {
+    pub(super) fn settle(&mut self, hold: Hold, tokens: Tokens) {
         drop(hold);
-        self.usage.model = Some(model.to_owned());
         self.charge(tokens);
     }
 
@@ -154,7 +155,7 @@ impl Ledger {
     }
 
     fn affordable_output(&self, input_tokens: u64) -> Result<u64, FailureCause> {
-        let money = self.budgets.microdollars.saturating_sub(self.usage.cost_microdollars);
+        let money = self.budgets.microdollars.saturating_sub(self.usage.cost_micro_usd);
         let dearest_input = self.prices.input.max(self.prices.cache_write);
         let money_for_output = money.saturating_sub(cost(input_tokens, dearest_input));
         let by_money = u64::try_from(u128::from(money_for_output) * MILLION / u128::from(self.prices.output));
@@ -162,7 +163,7 @@ impl Ledger {
         if by_money < SHORTEST_ANSWER {
             let detail = format!(
                 "{} of {} are spent, and the next call could cost more than the rest",
-                dollars(self.usage.cost_microdollars),
+                dollars(self.usage.cost_micro_usd),
                 dollars(self.budgets.microdollars)
             );
             return Err(FailureCause::Budget { budget: Budget::Dollars, detail });
@@ -187,7 +188,7 @@ impl Ledger {
             cost(tokens.cache_read, self.prices.cache_read),
             cost(tokens.cache_write, self.prices.cache_write),
         ];
-        usage.cost_microdollars = cost.into_iter().fold(usage.cost_microdollars, u64::saturating_add);
+        usage.cost_micro_usd = cost.into_iter().fold(usage.cost_micro_usd, u64::saturating_add);
     }
 
     fn used_tokens(&self) -> u64 {
@@ -288,11 +289,11 @@ mod tests {
         let mut ledger = Ledger::new(OPUS, Budgets::of_dollars(5_000_000));
         let hold = ledger.reserve(1_000, 10_000).unwrap();
         ledger.settle_unknown(hold, None);
-        assert_eq!(ledger.usage().cost_microdollars, 5_000 + 200_000);
+        assert_eq!(ledger.usage().cost_micro_usd, 5_000 + 200_000);
         let hold = ledger.reserve(1_000, 10_000).unwrap();
         let seen = Tokens { input: 3, cache_read: 900, output: 1, cache_write: 0 };
         ledger.settle_unknown(hold, Some(seen));
-        assert_eq!(ledger.usage().cost_microdollars, 205_000 + 12 + 360 + 200_000);
+        assert_eq!(ledger.usage().cost_micro_usd, 205_000 + 12 + 360 + 200_000);
     }
 
     proptest! {
@@ -309,10 +310,10 @@ mod tests {
                 match ending {
                     0 => ledger.release(hold),
                     1 => ledger.settle_unknown(hold, None),
-                    2 => ledger.settle(hold, Tokens { input, output, ..Tokens::default() }, "m"),
-                    _ => ledger.settle(hold, Tokens { cache_write: input, output, ..Tokens::default() }, "m"),
+                    2 => ledger.settle(hold, Tokens { input, output, ..Tokens::default() }),
+                    _ => ledger.settle(hold, Tokens { cache_write: input, output, ..Tokens::default() }),
                 }
-                let spent = ledger.usage().cost_microdollars;
+                let spent = ledger.usage().cost_micro_usd;
                 prop_assert!(before <= spent && spent <= budget, "{} then {} of {}", before, spent, budget);
                 before = spent;
             }

@@ -6,6 +6,7 @@
 
 mod history;
 
+use model::event::Usage;
 use serde_json::{Value, json};
 
 use self::history::History;
@@ -17,8 +18,8 @@ use super::retry::Tries;
 use super::stuck::Circles;
 use super::tools::{self, Finish, Request, Said, Tools};
 use super::transcript::{Record, Redactor, TRANSCRIPT_FORMAT, Transcript};
-use crate::agent::{AgentReport, Brief, Budget, FailureCause, Outcome, Usage};
-use crate::toolbox::{Bounds, Interrupted, Toolbox};
+use crate::agent::{AgentReport, Brief, Budget, FailureCause, Outcome};
+use crate::toolbox::{Bounds, Toolbox};
 
 /// A conversation and everything that bounds it.
 pub(super) struct Session {
@@ -35,6 +36,10 @@ pub(super) struct Session {
     untouched: Option<u64>,
     /// The fingerprint of the tree after the last turn.
     last_seen: u64,
+    /// What was used before this round.
+    used_before: Usage,
+    /// The model that answered last, as the provider names it.
+    model: Option<String>,
     /// Shares of the budgets of which the model was told that they are used.
     told_share: u8,
 }
@@ -92,12 +97,23 @@ impl Session {
             fixed,
             untouched: None,
             last_seen: 0,
+            used_before: Usage::default(),
+            model: None,
             told_share: 0,
         })
     }
 
-    pub(super) fn usage(&self) -> &Usage {
-        self.ledger.usage()
+    /// What this round has cost so far.
+    pub(super) fn usage_of_round(&self) -> Usage {
+        let (now, before) = (self.ledger.usage(), &self.used_before);
+        Usage {
+            input_tokens: now.input_tokens - before.input_tokens,
+            output_tokens: now.output_tokens - before.output_tokens,
+            cache_read_tokens: now.cache_read_tokens - before.cache_read_tokens,
+            cache_write_tokens: now.cache_write_tokens - before.cache_write_tokens,
+            turns: now.turns - before.turns,
+            cost_micro_usd: now.cost_micro_usd - before.cost_micro_usd,
+        }
     }
 
     /// One round, from the brief to the model's report.
@@ -135,6 +151,7 @@ impl Session {
     }
 
     async fn begin(&mut self, brief: &Brief, toolbox: &Toolbox) -> Result<(), FailureCause> {
+        self.used_before = self.ledger.usage().clone();
         self.circles.forget();
         self.last_seen = fingerprint(toolbox).await?;
         self.untouched.get_or_insert(self.last_seen);
@@ -159,7 +176,8 @@ impl Session {
             self.record_request(&body, hold.max_tokens)?;
             let error = match bounds.hold(self.api.send(body)).await {
                 Ok(Ok(answer)) => {
-                    self.ledger.settle(hold, answer.tokens, &answer.model);
+                    self.ledger.settle(hold, answer.tokens);
+                    self.model = Some(answer.model.clone());
                     self.history.counted(answer.tokens.all_input());
                     self.record(|usage| Record::response(&answer, usage))?;
                     return Ok(answer);
@@ -329,7 +347,7 @@ impl Session {
 
     fn report(&self, finish: Finish) -> AgentReport {
         let Finish { outcome, summary, criteria } = finish;
-        AgentReport { outcome, summary, criteria, usage: self.ledger.usage().clone() }
+        AgentReport { outcome, summary, criteria, usage: self.usage_of_round(), model: self.model.clone() }
     }
 
     fn check_context(&self) -> Result<(), FailureCause> {
@@ -360,15 +378,6 @@ impl Session {
     fn record<'a>(&'a mut self, make: impl FnOnce(&'a Usage) -> Record<'a>) -> Result<(), FailureCause> {
         let record = make(self.ledger.usage());
         self.transcript.record(&record).map_err(FailureCause::Internal)
-    }
-}
-
-impl From<Interrupted> for FailureCause {
-    fn from(interrupted: Interrupted) -> Self {
-        match interrupted {
-            Interrupted::Cancelled => Self::Cancelled,
-            Interrupted::DeadlinePassed => Self::DeadlinePassed,
-        }
     }
 }
 

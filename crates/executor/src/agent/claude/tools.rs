@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::api::ToolCall;
 use super::transcript::Redactor;
-use crate::agent::{CriterionNote, Outcome};
-use crate::toolbox::{Interrupted, Permission, Toolbox};
+use crate::agent::{CriterionNote, FailureCause, Outcome};
+use crate::toolbox::Toolbox;
 
 /// The tools of one round.
 pub(super) struct Tools<'a> {
@@ -163,7 +163,7 @@ impl Request {
 
 impl Tools<'_> {
     /// Does what the model wants. An error means that the attempt must stop, not that the tool failed.
-    pub(super) async fn run(&self, request: Request) -> Result<Said, Interrupted> {
+    pub(super) async fn run(&self, request: Request) -> Result<Said, FailureCause> {
         let said = match request {
             Request::Edit(edit) => edit.run(self),
             Request::ReadFile(read) => read.run(self),
@@ -176,7 +176,7 @@ impl Tools<'_> {
         Ok(Said { text: self.redactor.clean(said.text), is_error: said.is_error })
     }
 
-    async fn run_check(&self, check: RunCheck) -> Result<Said, Interrupted> {
+    async fn run_check(&self, check: RunCheck) -> Result<Said, FailureCause> {
         let report = self.toolbox.bounds.hold((self.toolbox.check)(check.name.clone())).await?;
         Ok(match report {
             Some(report) => Said { text: report.text, is_error: !report.passed },
@@ -192,7 +192,7 @@ impl Tools<'_> {
     async fn search(
         &self,
         search: impl FnOnce(crate::toolbox::Tree) -> Said + Send + 'static,
-    ) -> Result<Said, Interrupted> {
+    ) -> Result<Said, FailureCause> {
         let tree = self.toolbox.tree.clone();
         let done = self.toolbox.bounds.hold(tokio::task::spawn_blocking(move || search(tree))).await?;
         Ok(done.unwrap_or_else(|error| Said::error(format!("the search failed: {error}"))))
@@ -213,11 +213,12 @@ impl Tools<'_> {
     /// The path, if the rules permit that it changes.
     fn writable(&self, given: &str) -> Result<model::RepoPath, Said> {
         let path = model::RepoPath::parse(&self.relative(given)).map_err(|e| Said::error(e.to_string()))?;
-        match (self.toolbox.judge)(&path) {
-            Permission::Permitted => Ok(path),
-            Permission::Denied(reason) => {
-                Err(Said::error(format!("`{path}` must not change: {reason}\n{}", self.permitted_paths)))
-            }
+        match self.toolbox.rules.judge_path(&path).violation() {
+            None => Ok(path),
+            Some(violation) => Err(Said::error(format!(
+                "refused, and nothing was changed: {violation}\n{}",
+                self.permitted_paths
+            ))),
         }
     }
 }

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use model::Digest;
+use model::event::Usage;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::api::{Answer, CallError, ToolCall};
-use crate::agent::Usage;
 
 /// The version of the format. A reader refuses a file with another.
 pub const TRANSCRIPT_FORMAT: &str = "leviathan-transcript/1";

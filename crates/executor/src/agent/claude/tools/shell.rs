@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Said, Tools};
-use crate::toolbox::{Interrupted, ShellCommand, ShellEnding, ShellOutput};
+use crate::agent::FailureCause;
+use crate::contain::End;
+use crate::toolbox::ShellOutput;
 
 /// How long one command may run.
 const LONGEST: Duration = Duration::from_secs(120);
-/// Longer output is shown as its head and its tail, each of this many characters.
-const SHOWN: usize = 5_000;
 
 /// The input of `bash`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -22,7 +22,7 @@ pub(in super::super) struct Bash {
 }
 
 impl Bash {
-    pub(super) async fn run(self, tools: &Tools<'_>) -> Result<Said, Interrupted> {
+    pub(super) async fn run(self, tools: &Tools<'_>) -> Result<Said, FailureCause> {
         let Some(command) = self.command.filter(|command| !command.trim().is_empty()) else {
             return Ok(match self.restart {
                 true => Said::text("Every command starts afresh; there is nothing to restart."),
@@ -32,31 +32,40 @@ impl Bash {
         if command.contains('\0') {
             return Ok(Said::error("`bash`: the command holds a zero byte"));
         }
-        let bounds = &tools.toolbox.bounds;
-        let timeout = LONGEST.min(bounds.remaining());
-        let output = bounds.hold((tools.toolbox.shell)(ShellCommand { command, timeout })).await?;
-        Ok(told(&output))
+        let toolbox = tools.toolbox;
+        let timeout = LONGEST.min(toolbox.bounds.remaining());
+        let output = toolbox.shell.run(&toolbox.tree, command, timeout, &toolbox.bounds).await;
+        // A command that was ended because the attempt must stop has no result.
+        toolbox.bounds.check()?;
+        output.map(|output| told(&output)).map_err(FailureCause::Internal)
     }
 }
 
 fn told(output: &ShellOutput) -> Said {
-    let text = head_and_tail(&plain(&output.output));
-    let (ending, is_error) = match &output.ending {
-        ShellEnding::Exited(0) => (String::new(), false),
-        ShellEnding::Exited(code) => (format!("[exited with {code}]"), true),
-        ShellEnding::Killed(signal) => (format!("[killed by signal {signal}]"), true),
-        ShellEnding::TimedOut => ("[stopped: it ran longer than it may]".to_owned(), true),
-        ShellEnding::OutputLimit => ("[stopped: it wrote more than it may]".to_owned(), true),
-        ShellEnding::NotStarted(reason) => (format!("[did not start: {reason}]"), true),
+    let text = match output.output.left_out {
+        0 => plain(&format!("{}{}", output.output.head, output.output.tail)),
+        bytes => {
+            let (head, tail) = (plain(&output.output.head), plain(&output.output.tail));
+            format!("{head}\n[… {bytes} bytes left out …]\n{tail}")
+        }
     };
-    let text = [text.trim_end(), &ending].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>();
-    let text = if text.is_empty() { "[no output]".to_owned() } else { text.join("\n") };
+    let (ending, is_error) = match &output.end {
+        End::Exited { code: 0 } => (String::new(), false),
+        End::Exited { code } => (format!("[exited with {code}]"), true),
+        End::Signalled { signal } => (format!("[ended by signal {signal}]"), true),
+        End::TimedOut => ("[ended: it ran longer than it may]".to_owned(), true),
+        End::OutputLimit => ("[ended: it wrote more than it may]".to_owned(), true),
+        End::ProcessLimit => ("[ended: it had more processes than it may]".to_owned(), true),
+        End::Cancelled => ("[ended from outside]".to_owned(), true),
+        End::NotStarted { problem } => (format!("[did not start: {problem}]"), true),
+    };
+    let parts: Vec<_> = [text.trim_end(), &ending].into_iter().filter(|part| !part.is_empty()).collect();
+    let text = if parts.is_empty() { "[no output]".to_owned() } else { parts.join("\n") };
     Said { text, is_error }
 }
 
 /// Text without terminal control sequences and other control characters; the same output gives the same text.
-fn plain(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
+fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
     while let Some(c) = characters.next() {
@@ -86,44 +95,30 @@ fn skip_sequence(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     }
 }
 
-fn head_and_tail(text: &str) -> String {
-    let count = text.chars().count();
-    if count <= 2 * SHOWN {
-        return text.to_owned();
-    }
-    let head: String = text.chars().take(SHOWN).collect();
-    let tail: String = text.chars().skip(count - SHOWN).collect();
-    format!("{head}\n[… {} characters left out …]\n{tail}", count - 2 * SHOWN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contain::Excerpt;
 
     #[test]
     fn what_a_command_wrote_is_told_plainly() {
-        let rows: [(&[u8], ShellEnding, &str, bool); 9] = [
-            (b"fine\n", ShellEnding::Exited(0), "fine", false),
-            (b"", ShellEnding::Exited(0), "[no output]", false),
-            (b"bad\n", ShellEnding::Exited(1), "bad\n[exited with 1]", true),
-            (b"", ShellEnding::Killed(9), "[killed by signal 9]", true),
-            (b"", ShellEnding::TimedOut, "[stopped: it ran longer than it may]", true),
-            (b"\x1b[31mred\x1b[0m \x1b]0;title\x07x\x08", ShellEnding::Exited(0), "red x", false),
-            (b"a\r\nb\rc\0", ShellEnding::Exited(0), "a\nb\nc", false),
-            (b"\xff\xfe", ShellEnding::Exited(0), "\u{fffd}\u{fffd}", false),
-            (b"\x1b[", ShellEnding::Exited(0), "[no output]", false),
+        let exited = |code| End::Exited { code };
+        let rows = [
+            ("fine\n", exited(0), "fine", false),
+            ("", exited(0), "[no output]", false),
+            ("bad\n", exited(1), "bad\n[exited with 1]", true),
+            ("", End::Signalled { signal: 9 }, "[ended by signal 9]", true),
+            ("", End::TimedOut, "[ended: it ran longer than it may]", true),
+            ("\x1b[31mred\x1b[0m \x1b]0;title\x07x\x08", exited(0), "red x", false),
+            ("a\r\nb\rc\0", exited(0), "a\nb\nc", false),
+            ("\x1b[", exited(0), "[no output]", false),
         ];
-        for (output, ending, text, is_error) in rows {
-            let said = told(&ShellOutput { ending, output: output.to_vec() });
-            assert_eq!(said, Said { text: text.to_owned(), is_error });
+        for (written, end, text, is_error) in rows {
+            let output = Excerpt { head: written.to_owned(), left_out: 0, tail: String::new() };
+            assert_eq!(told(&ShellOutput { end, output }), Said { text: text.to_owned(), is_error });
         }
-    }
-
-    #[test]
-    fn long_output_keeps_its_head_and_its_tail() {
-        let text = format!("HEAD{}TAIL", "ü".repeat(20_000));
-        let shown = head_and_tail(&text);
-        assert!(shown.starts_with("HEAD") && shown.ends_with("TAIL"));
-        assert!(shown.contains("10008 characters left out"), "{}", &shown[5000..5100.min(shown.len())].len());
+        let output = Excerpt { head: "HEAD".to_owned(), left_out: 7, tail: "TAIL".to_owned() };
+        let said = told(&ShellOutput { end: exited(0), output });
+        assert_eq!(said.text, "HEAD\n[… 7 bytes left out …]\nTAIL");
     }
 }
