@@ -164,6 +164,18 @@ impl AttemptId {
         let text: String = (0..16).rev().map(|digit| base32_digit(bits >> (5 * digit))).collect();
         Self(format!("attempt-{text}"))
     }
+
+    /// Whether the id is as long as those that Leviathan makes, so that nothing can be missing from it.
+    pub fn is_whole(&self) -> bool {
+        self.0.len() >= "attempt-".len() + 16
+    }
+
+    /// Whether `part`, with or without `attempt-`, is a beginning or an end of the id.
+    pub fn has_part(&self, part: &str) -> bool {
+        let own = &self.0["attempt-".len()..];
+        let part = part.strip_prefix("attempt-").unwrap_or(part);
+        !part.is_empty() && (own.starts_with(part) || own.ends_with(part))
+    }
 }
 
 impl EventId {
@@ -306,6 +318,18 @@ mod tests {
         assert_eq!(AttemptId::parse(later.as_str()), Ok(later));
         for good in ["attempt-abc123", "attempt-xyz", "attempt-failed-123"] {
             assert!(AttemptId::parse(good).is_ok(), "{good}");
+        }
+        assert!(earlier.is_whole() && !AttemptId::parse("attempt-abc123").unwrap().is_whole());
+    }
+
+    #[test]
+    fn an_attempt_id_has_its_beginnings_and_ends_as_parts() {
+        let id = AttemptId::parse("attempt-abc123").unwrap();
+        for part in ["abc", "attempt-abc", "123", "abc123", "attempt-abc123"] {
+            assert!(id.has_part(part), "{part}");
+        }
+        for part in ["", "attempt-", "bc1", "attempt", "abd"] {
+            assert!(!id.has_part(part), "{part}");
         }
     }
 

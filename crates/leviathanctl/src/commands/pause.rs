@@ -1,0 +1,38 @@
+use api::Client;
+use api::types::ReasonRequest;
+use model::TargetId;
+
+use crate::failure::Failure;
+use crate::terminal::{Format, Screen, faint, plain};
+
+/// Stops new attempts, everywhere or for one target. Attempts under way go on: `cancel` stops those.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Why, for everybody who reads the log.
+    #[arg(long)]
+    reason: String,
+    /// Only this target.
+    #[arg(long, value_name = "TARGET")]
+    target: Option<TargetId>,
+}
+
+pub(crate) async fn run(
+    arguments: Arguments,
+    client: &Client,
+    screen: &mut Screen<'_>,
+) -> Result<(), Failure> {
+    let request = ReasonRequest { reason: arguments.reason, target: arguments.target, actor_id: None };
+    let steered = client.pause(&request).await?;
+    let what = request.target.as_ref().map_or("everything".to_owned(), |target| format!("target {target}"));
+    match screen.format {
+        Format::Json => screen.json(&steered)?,
+        Format::Table if steered.changed => {
+            screen.line(&[plain(format!("Paused {what}: no new attempt starts."))])?;
+            screen.line(&[plain(format!("Reason: {}", request.reason))])?;
+            let next = "Attempts under way go on; `leviathanctl attempts-list --status live` shows them, `leviathanctl cancel ID --reason REASON` stops one.";
+            screen.line(&[faint(next)])?;
+        }
+        Format::Table => screen.line(&[plain(format!("{what} was paused before; nothing changed."))])?,
+    }
+    Ok(())
+}
