@@ -2,9 +2,11 @@ use std::path::{Path, PathBuf};
 
 use api::Client;
 use api::types::RegisterTarget;
+use model::{Contract, Policy, Problems};
 
 use crate::failure::Failure;
 use crate::terminal::{Format, Screen, faint, plain};
+use crate::words;
 
 /// Registers a target by its contract, after every problem of the file was looked for here.
 #[derive(Debug, clap::Args)]
@@ -22,9 +24,8 @@ pub(crate) async fn run(
     client: Result<Client, Failure>,
     screen: &mut Screen<'_>,
 ) -> Result<(), Failure> {
-    let contract = read(&arguments.contract)?;
-    let operator_policy = arguments.policy.as_deref().map(read).transpose()?;
-    let answer = client?.register_target(&RegisterTarget { contract, operator_policy }).await?;
+    let request = checked(&arguments.contract, arguments.policy.as_deref())?;
+    let answer = client?.register_target(&request).await?;
     match screen.format {
         Format::Json => screen.json(&answer)?,
         Format::Table if answer.changed => {
@@ -46,8 +47,35 @@ pub(crate) async fn run(
     Ok(())
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(file).map_err(|error| {
+/// The files as text, once nothing is wrong with either of them. Every problem of both is named.
+fn checked(contract: &Path, policy: Option<&Path>) -> Result<RegisterTarget, Failure> {
+    let contract_text = read(contract)?;
+    let policy_text = policy.map(read).transpose()?;
+    let mut problems = Vec::new();
+    problems.extend(Contract::parse(&contract.to_string_lossy(), &contract_text).err());
+    if let (Some(file), Some(text)) = (policy, &policy_text) {
+        problems.extend(Policy::parse_operator(&file.to_string_lossy(), text).err());
+    }
+    if problems.is_empty() {
+        Ok(RegisterTarget { contract: text(contract_text), operator_policy: policy_text.map(text) })
+    } else {
+        Err(Failure::No(named(&problems)))
+    }
+}
+
+fn named(problems: &[Problems]) -> String {
+    let count: usize = problems.iter().map(Problems::len).sum();
+    let lines: Vec<_> = problems.iter().map(Problems::to_string).collect();
+    let counted = words::counted(count as u64, "problem");
+    format!("{counted} to correct before the target can be registered:\n{}", lines.join("\n"))
+}
+
+fn text(document: Vec<u8>) -> String {
+    String::from_utf8(document).expect("a document without problems is UTF-8")
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(file).map_err(|error| {
         Failure::NotRun(format!("{} cannot be read: {error}; give the file that holds it", file.display()))
     })
 }

@@ -139,3 +139,27 @@ fn a_target_is_registered_with_its_files_as_they_are() {
     ");
     assert_snapshot!(ask(&command, answer(false)).shown(), @"my-repo was registered with the same documents before; nothing changed.");
 }
+
+#[test]
+fn every_problem_of_the_files_is_named_before_anything_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let contract = folder.path().join("contract.yaml");
+    let policy = folder.path().join("policy.yaml");
+    std::fs::write(&contract, "target_id: my repo\nname: My Repository\ndefault_brunch: main\n").unwrap();
+    std::fs::write(&policy, "limits:\n  max_attempts: many\n").unwrap();
+    let command = format!("targets-register {} --policy {}", contract.display(), policy.display());
+    let outcome = ask(&command, Vec::new());
+    assert_eq!(outcome.asked, [""; 0]);
+    let refused = outcome.refused().replace(&*folder.path().to_string_lossy(), "FOLDER");
+    assert_snapshot!(refused, @r"
+    1: 5 problems to correct before the target can be registered:
+    FOLDER/contract.yaml:1:1: the contract has no `default_branch`; expected the field `default_branch`
+    FOLDER/contract.yaml:1:1: the contract has no `repo_url`; expected the field `repo_url`
+    FOLDER/contract.yaml:1:12: `target_id`: `my repo` is not a target id: expected 1 to 63 letters, digits, `.`, `_` or `-`, beginning and ending with a letter or digit, without `..` or a `.lock` ending
+    FOLDER/contract.yaml:3:1: `default_brunch` is no field of the contract; expected `created_at`, `default_branch`, `description`, `name`, `owner`, `repo_url` or `target_id`; hint: did you mean `default_branch`?
+    FOLDER/policy.yaml:2:17: `max_attempts` is `many`; expected a whole number from 1
+    ");
+
+    let missing = ask("targets-register /nowhere/contract.yaml", Vec::new()).refused();
+    assert_snapshot!(missing, @"2: /nowhere/contract.yaml cannot be read: No such file or directory (os error 2); give the file that holds it");
+}
