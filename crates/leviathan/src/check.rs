@@ -1,11 +1,14 @@
-//! `leviathan check`: every problem and every warning of the three documents, at once.
+//! `leviathan check`: every problem and every warning of the three documents, at once; and with `--diff` the gate
+//! by itself, for a change that is committed already.
 
 use std::path::PathBuf;
 
 use anstyle::{AnsiColor, Style};
-use model::{Problem, TargetSpec};
+use model::{Problem, TargetSpec, TaskId};
 
 use crate::{Answer, local_documents};
+
+mod gate;
 
 const PROBLEM: Style = AnsiColor::Red.on_default();
 const WARNING: Style = AnsiColor::Yellow.on_default();
@@ -18,9 +21,22 @@ pub(crate) struct Arguments {
     /// An operator's policy that tightens the repository's
     #[arg(long, value_name = "FILE")]
     operator_policy: Option<PathBuf>,
+    /// Judge what this range of commits changes, by the documents at BASE, instead of checking the documents
+    #[arg(long, value_name = "BASE..HEAD", requires = "task")]
+    diff: Option<gate::Range>,
+    /// The task whose rules the change is judged by
+    #[arg(long, value_name = "ID", requires = "diff")]
+    task: Option<TaskId>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
+    match (&arguments.diff, &arguments.task) {
+        (Some(range), Some(task)) => gate::run(arguments, range, task),
+        (Some(_), None) | (None, Some(_)) | (None, None) => check_documents(arguments),
+    }
+}
+
+fn check_documents(arguments: &Arguments) -> anyhow::Result<Answer> {
     match local_documents::read(&arguments.directory, arguments.operator_policy.as_deref())? {
         Ok(spec) => {
             print_each("warning", WARNING, &spec.warnings);
