@@ -57,46 +57,57 @@ pub(crate) fn irregular_name(path: &[u8], detail: &str) -> Irregularity {
     Irregularity { path: escaped(path), kind: IrregularityKind::Name, detail: detail.to_owned() }
 }
 
+/// Added and removed lines.
+type LineCounts = (u64, u64);
+
 /// One path that differs, as `git diff-tree` says.
 struct Difference {
     path: Vec<u8>,
     before: Option<(Mode, ObjectId)>,
     after: Option<(Mode, ObjectId)>,
-    /// Added and removed lines.
-    lines: (u64, u64),
+    /// None when git takes a side for binary, as attributes can make it do.
+    lines: Option<LineCounts>,
 }
 
 /// What a blob is, learned by reading it once.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Content {
     size: u64,
+    lines: u64,
     holds_nul: bool,
 }
 
 impl Difference {
     fn into_change(self, path: RepoPath, contents: &HashMap<ObjectId, Content>) -> Result<Change, GitError> {
-        let (before, after) = (entry(self.before, contents)?, entry(self.after, contents)?);
-        let is_binary = [&before, &after].into_iter().flatten().any(|side| side.1);
-        let (added_lines, removed_lines) = if is_binary { (0, 0) } else { self.lines };
-        let (before, after) = (before.map(|side| side.0), after.map(|side| side.0));
+        let before = self.before.map(|side| Side::of(side, contents)).transpose()?;
+        let after = self.after.map(|side| Side::of(side, contents)).transpose()?;
+        let is_binary = [&before, &after].into_iter().flatten().any(|side| side.content.holds_nul);
+        let all_lines = |side: &Option<Side>| side.as_ref().map_or(0, |side| side.content.lines);
+        let (added_lines, removed_lines) = match self.lines {
+            _ if is_binary => (0, 0),
+            Some(lines) => lines,
+            None => (all_lines(&after), all_lines(&before)),
+        };
+        let (before, after) = (before.map(|side| side.entry), after.map(|side| side.entry));
         Ok(Change { path, before, after, is_binary, added_lines, removed_lines })
     }
 }
 
-/// One side of a change, and whether its content is binary.
-fn entry(
-    side: Option<(Mode, ObjectId)>,
-    contents: &HashMap<ObjectId, Content>,
-) -> Result<Option<(Entry, bool)>, GitError> {
-    let Some((mode, object)) = side else { return Ok(None) };
-    if mode == Mode::Gitlink {
-        return Ok(Some((Entry { mode, object, size: 0 }, false)));
+/// One side of a change, with what its content is.
+struct Side {
+    entry: Entry,
+    content: Content,
+}
+
+impl Side {
+    fn of((mode, object): (Mode, ObjectId), contents: &HashMap<ObjectId, Content>) -> Result<Self, GitError> {
+        let content = match contents.get(&object) {
+            Some(content) => *content,
+            None if mode == Mode::Gitlink => Content::default(),
+            None => return Err(unexpected("cat-file", &format!("blob {object} is missing"))),
+        };
+        Ok(Self { entry: Entry { mode, object, size: content.size }, content })
     }
-    let content = contents
-        .get(&object)
-        .copied()
-        .ok_or_else(|| unexpected("cat-file", &format!("blob {object} is missing")))?;
-    Ok(Some((Entry { mode, object, size: content.size }, content.holds_nul)))
 }
 
 const DIFF_OPTIONS: [&str; 6] =
@@ -127,7 +138,7 @@ fn differences(
         }
     }
     for difference in &mut found {
-        difference.lines = lines.get(difference.path.as_slice()).copied().unwrap_or_default();
+        difference.lines = lines.get(difference.path.as_slice()).copied().flatten();
     }
     Ok(found)
 }
@@ -150,23 +161,23 @@ fn parse_raw(record: &[u8], path: &[u8]) -> Result<Difference, GitError> {
         path: path.to_vec(),
         before: side(mode_before, before)?,
         after: side(mode_after, after)?,
-        lines: (0, 0),
+        lines: None,
     })
 }
 
 /// `<added>\t<removed>\t<path>`; both are `-` for what git takes for binary.
-fn parse_numstat(record: &[u8]) -> Result<(&[u8], (u64, u64)), GitError> {
+fn parse_numstat(record: &[u8]) -> Result<(&[u8], Option<LineCounts>), GitError> {
     let mut fields = record.splitn(3, |byte| *byte == b'\t');
-    let mut number = || {
-        let text = fields.next().and_then(|field| std::str::from_utf8(field).ok());
-        match text {
-            Some("-") => Ok(0),
-            Some(text) => text.parse().map_err(|_| malformed(record)),
-            None => Err(malformed(record)),
+    let mut next = || fields.next().ok_or_else(|| malformed(record));
+    let (added, removed, path) = (next()?, next()?, next()?);
+    let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u64>().ok();
+    match (added, removed) {
+        (b"-", b"-") => Ok((path, None)),
+        (added, removed) => {
+            let counts = number(added).zip(number(removed)).ok_or_else(|| malformed(record))?;
+            Ok((path, Some(counts)))
         }
-    };
-    let counts = (number()?, number()?);
-    Ok((fields.next().ok_or_else(|| malformed(record))?, counts))
+    }
 }
 
 fn malformed(record: &[u8]) -> GitError {
@@ -210,21 +221,29 @@ fn inspect_next(reader: &mut impl io::BufRead, object: &ObjectId) -> Result<Cont
         .and_then(|rest| rest.strip_prefix(" blob "))
         .and_then(|size| size.parse().ok())
         .ok_or_else(|| unexpected("cat-file", &head))?;
-    let mut nul = NulFinder::default();
-    let read = io::copy(&mut reader.by_ref().take(size), &mut nul).map_err(|e| failed("cat-file", e))?;
+    let mut reading = Reading::default();
+    let read = io::copy(&mut reader.by_ref().take(size), &mut reading).map_err(|e| failed("cat-file", e))?;
     reader.read_exact(&mut [0]).map_err(|e| failed("cat-file", e))?;
-    if read == size { Ok(Content { size, holds_nul: nul.found }) } else { Err(unexpected("cat-file", &head)) }
+    if read == size { Ok(reading.content) } else { Err(unexpected("cat-file", &head)) }
 }
 
-/// Remembers whether a NUL byte was written to it.
+/// Learns from the bytes that are written to it.
 #[derive(Default)]
-struct NulFinder {
-    found: bool,
+struct Reading {
+    content: Content,
+    /// Whether the last byte was inside a line.
+    is_in_line: bool,
 }
 
-impl io::Write for NulFinder {
+impl io::Write for Reading {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.found = self.found || bytes.contains(&0);
+        for &byte in bytes {
+            // A line counts when it begins, so that a last one without its end counts too.
+            self.content.lines += u64::from(!self.is_in_line);
+            self.is_in_line = byte != b'\n';
+            self.content.holds_nul |= byte == 0;
+        }
+        self.content.size += bytes.len() as u64;
         Ok(bytes.len())
     }
 

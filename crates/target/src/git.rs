@@ -101,6 +101,44 @@ pub enum GitError {
     },
 }
 
+impl GitError {
+    /// Whether the remote knows us and says no, or does not know us: the token is missing, wrong or too weak.
+    /// Trying again changes nothing until a human acts.
+    pub fn is_denied(&self) -> bool {
+        self.says(&[
+            "Authentication failed",
+            "could not read Username",
+            "could not read Password",
+            "returned error: 401",
+            "returned error: 403",
+            "Permission denied",
+            "Repository not found",
+        ])
+    }
+
+    /// Whether the remote could not be reached or is overloaded: worth trying again later.
+    pub fn is_unreachable(&self) -> bool {
+        const SIGNS: [&str; 11] = [
+            "Could not resolve host",
+            "Could not resolve hostname",
+            "Failed to connect",
+            "Couldn't connect",
+            "Connection refused",
+            "Connection timed out",
+            "Connection reset",
+            "returned error: 429",
+            "returned error: 5",
+            "early EOF",
+            "unexpected disconnect",
+        ];
+        matches!(self, Self::TimedOut { .. }) || self.says(&SIGNS)
+    }
+
+    fn says(&self, signs: &[&str]) -> bool {
+        matches!(self, Self::Failed { stderr, .. } if signs.iter().any(|sign| stderr.contains(sign)))
+    }
+}
+
 /// The oldest git with every option that is used here.
 const MINIMUM_VERSION: (u32, u32) = (2, 34);
 /// Where programs that the machine's owner installed are; `PATH` is not asked, because others can set it.
@@ -543,4 +581,54 @@ fn version(text: &str) -> Option<(u32, u32)> {
 
 fn minimum_version() -> impl fmt::Display {
     format!("{}.{}", MINIMUM_VERSION.0, MINIMUM_VERSION.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command of our own making that git runs as `git hang`.
+    fn hang(shell: &str, patience: Duration) -> Result<Vec<u8>, GitError> {
+        let git = Git::find().unwrap();
+        let mut invocation = git.command_without_repository("hang").option(format!("alias.hang=!{shell}"));
+        invocation.patience = patience;
+        invocation.output_of(&[], 1000)
+    }
+
+    #[test]
+    fn a_command_that_never_ends_is_stopped_with_all_it_started() {
+        let started = Instant::now();
+        let outcome = hang("sleep 600 & sleep 600", Duration::from_millis(300));
+        assert!(matches!(outcome, Err(GitError::TimedOut { verb: "hang", .. })), "{outcome:?}");
+        assert!(started.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_child_that_is_left_behind_does_not_hold_us_up_once_output_is_complete() {
+        let started = Instant::now();
+        let outcome = hang("sleep 600 >/dev/null & echo done", Duration::from_secs(120));
+        assert_eq!(outcome.unwrap(), b"done\n");
+        assert!(started.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn output_is_limited_and_messages_hold_no_control_characters() {
+        let flood = hang("yes", Duration::from_secs(60));
+        assert!(matches!(flood, Err(GitError::OutputTooLarge { limit: 1000, .. })), "{flood:?}");
+        let message =
+            hang("printf 'bad\\033[31m\\nworse\\007' >&2; exit 3", Duration::from_secs(60)).unwrap_err();
+        assert_eq!(message.to_string(), "`git hang` failed (exit status: 3): bad[31m; worse");
+    }
+
+    #[test]
+    fn versions_are_read_as_every_platform_writes_them() {
+        for (text, expected) in [
+            ("git version 2.47.3", Some((2, 47))),
+            ("git version 2.39.5 (Apple Git-154)", Some((2, 39))),
+            ("git version 2.34", Some((2, 34))),
+            ("something else", None),
+        ] {
+            assert_eq!(version(text), expected, "{text}");
+        }
+    }
 }

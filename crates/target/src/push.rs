@@ -173,7 +173,23 @@ pub(crate) fn push_once(
     expected: &Expected,
 ) -> Result<Option<Rejection>, GitError> {
     let name = branch.to_ref();
-    run(repository, remote, &format!("{commit}:{name}"), &name, expected)
+    let rejection = run(repository, remote, &format!("{commit}:{name}"), &name, expected)?;
+    match rejection {
+        // A server that lost a race says the same as one whose other ref stands in the way.
+        Some(Rejection::NameConflict { .. })
+            if !is_as_expected(remote_ref(repository.git(), remote, &name)?.as_ref(), expected) =>
+        {
+            Ok(Some(Rejection::StaleLease))
+        }
+        other => Ok(other),
+    }
+}
+
+fn is_as_expected(found: Option<&ObjectId>, expected: &Expected) -> bool {
+    match expected {
+        Expected::Absent => found.is_none(),
+        Expected::At(object) => found == Some(object),
+    }
 }
 
 fn run(

@@ -231,6 +231,24 @@ impl Origin {
         self.resolve("refs/heads/main").expect("main exists")
     }
 
+    /// Stores a blob without a commit; returns its name.
+    pub fn write_blob(&self, content: &[u8]) -> String {
+        String::from_utf8_lossy(&self.feed(&["hash-object", "-w", "--stdin"], content)).trim().to_owned()
+    }
+
+    /// Points `branch` at a new commit whose tree is exactly these lines of `git ls-tree`, however hostile.
+    pub fn commit_raw_tree(&self, branch: &str, lines: &[u8]) -> String {
+        let tree = String::from_utf8_lossy(&self.feed(&["mktree", "--missing"], lines)).trim().to_owned();
+        let commit = self.read_git(&["commit-tree", "-m", "raw tree", &tree]).trim().to_owned();
+        self.set_branch(branch, &commit);
+        commit
+    }
+
+    /// A pack of everything that a revision reaches.
+    pub fn pack_of(&self, revision: &str) -> Vec<u8> {
+        self.feed(&["pack-objects", "--revs", "--stdout", "-q"], format!("{revision}\n").as_bytes())
+    }
+
     /// Installs a hook of the far side, such as `pre-receive`, with this shell text.
     pub fn install_hook(&self, name: &str, shell: &str) {
         use std::os::unix::fs::PermissionsExt as _;
@@ -252,16 +270,24 @@ impl Origin {
     }
 
     fn import(&self, stream: &[u8]) {
+        self.feed(&["fast-import", "--quiet", "--force", "--date-format=raw"], stream);
+    }
+
+    /// Runs git with this input; what it printed. The input is small or git reads all of it before it prints.
+    fn feed(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
         let mut child = self
             .git()
-            .args(["fast-import", "--quiet", "--force", "--date-format=raw"])
+            .args(arguments)
             .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .expect("git runs");
         let mut stdin = child.stdin.take().expect("stdin is piped");
-        stdin.write_all(stream).expect("git fast-import reads");
+        stdin.write_all(input).expect("git reads its input");
         drop(stdin);
-        assert!(child.wait().expect("git ends").success(), "git fast-import failed");
+        let output = child.wait_with_output().expect("git ends");
+        assert!(output.status.success(), "git {arguments:?} failed");
+        output.stdout
     }
 
     fn git(&self) -> Command {

@@ -1,25 +1,13 @@
 //! The mirror against real remotes: fetching, crashes in the middle, damage, and two at once.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot prepare its ground has failed")]
-
 use std::fs;
 use std::path::Path;
 
-use leviathan_target::{Git, Mirror, MirrorError, Remote, Repository, export};
-use model::{BranchName, RepoUrl, TargetId};
+use leviathan_target::{MirrorError, Remote, Repository, export};
+use model::{BranchName, RepoUrl};
 use test_support::repository::{Entry, Origin};
 
-fn mirror(data: &Path) -> Mirror {
-    Mirror::of(&Git::find().unwrap(), data, &TargetId::parse("my-repo").unwrap())
-}
-
-fn remote(origin: &Origin) -> Remote {
-    Remote::new(&RepoUrl::parse(&origin.url()).unwrap(), None)
-}
-
-fn main_branch() -> BranchName {
-    BranchName::parse("main").unwrap()
-}
+use crate::ground::{main_branch, mirror, remote};
 
 #[test]
 fn a_fetch_answers_with_the_tip_and_only_the_asked_branch_is_there() {

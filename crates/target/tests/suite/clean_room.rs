@@ -1,90 +1,18 @@
 //! The clean room on real repositories: whatever an agent leaves in its tree, the change set says what the
 //! objects of our own commit hold.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot prepare its ground has failed")]
-
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use jiff::Timestamp;
-use leviathan_target::{
-    Git, ObjectFormat, Provenance, Repository, SnapshotError, SnapshotLimits, changes_between, export,
-    snapshot,
-};
+use leviathan_target::{ObjectFormat, SnapshotError, SnapshotLimits, changes_between};
 use model::change::{ChangeSet, IrregularityKind};
-use model::{AttemptId, CommitId, Digest, TaskId};
-use tempfile::TempDir;
 use test_support::repository::{Entry, Origin};
 
-/// An exported tree and the repository that judges it.
-struct Room {
-    folder: TempDir,
-    repository: Repository,
-    base: CommitId,
-}
-
-impl Room {
-    fn new(origin: &Origin) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let git = Git::find().unwrap();
-        let lender = Repository::open(&git, origin.dir()).unwrap();
-        let repository = Repository::init_borrowing(&folder.path().join("own.git"), &lender).unwrap();
-        let base = repository.resolve(&origin.resolve("main").unwrap()).unwrap().unwrap();
-        export(&repository, &base, &folder.path().join("tree")).unwrap();
-        Self { folder, repository, base }
-    }
-
-    fn tree(&self) -> PathBuf {
-        self.folder.path().join("tree")
-    }
-
-    fn write(&self, path: &str, content: &str) {
-        let path = self.tree().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-
-    fn try_snapshot(&self, limits: &SnapshotLimits) -> Result<ChangeSet, SnapshotError> {
-        snapshot(&self.repository, &self.base, &self.tree(), &provenance(), limits)
-    }
-
-    fn snapshot(&self) -> ChangeSet {
-        self.try_snapshot(&SnapshotLimits::default()).unwrap()
-    }
-}
-
-fn provenance() -> Provenance {
-    Provenance {
-        title: "A change".to_owned(),
-        task: TaskId::parse("task-001").unwrap(),
-        attempt: AttemptId::parse("attempt-1").unwrap(),
-        policy: Digest::of(b"policy"),
-        at: Timestamp::from_second(1_700_000_000).unwrap(),
-    }
-}
-
-fn sample() -> Origin {
-    let origin = Origin::empty();
-    origin.commit(
-        "main",
-        "first",
-        &[
-            Entry::file("README.md", "hello\n"),
-            Entry::file("src/a.py", "a = 1\n"),
-            Entry::file("src/b.py", "b = 1\nb = 2\n"),
-            Entry::file("tests/big.py", "assert True\n"),
-            Entry::executable("run.sh", "#!/bin/sh\n"),
-            Entry::symlink("link", "README.md"),
-            Entry::file(".gitignore", "ignored/\n*.log\n"),
-            Entry::gitlink("vendor/lib", "1111111111111111111111111111111111111111"),
-        ],
-    );
-    origin
-}
+use crate::ground::{Room, provenance, sample};
 
 /// `verb path` of every change, and `kind path` of every irregularity.
 fn summary(changes: &ChangeSet) -> Vec<String> {

@@ -1,0 +1,13 @@
+//! The target crate on real repositories, through its public functions.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot prepare its ground has failed")]
+
+mod candidate;
+mod clean_room;
+mod export;
+mod ground;
+mod hardening;
+mod mirror;
+mod push;
+mod spec;
+mod write_back;
