@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use shell::{Shell, ShellOutput};
-pub use tree::{Listed, Tree, TreeError};
+pub use tree::{Listed, Survey, Tree, TreeError};
 
 /// A future that a toolbox's callback returns.
 pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;

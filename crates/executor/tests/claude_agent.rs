@@ -532,3 +532,63 @@ async fn requests_hold_what_the_api_wants_and_nothing_that_changes() {
     let system = seen[0].body["system"].to_string();
     assert!(!system.contains("task-001") && !system.contains("attempt-1"));
 }
+
+#[tokio::test]
+async fn what_commands_leave_behind_is_told_before_it_can_cost_the_work() {
+    let bash = |command: &str| Reply::tool("bash", json!({ "command": command }));
+    let stage = Stage::new([
+        edit("one", "two"),
+        bash("mkdir src/__pycache__ cache; echo x > src/__pycache__/app.pyc; echo x > cache/app.pyc; echo x >> README.md"),
+        bash("true"),
+        Reply::finish("Done."),
+        bash("rm -r cache; printf 'A sample.\\n' > README.md"),
+        Reply::finish("Done now."),
+    ])
+    .await;
+    let report = stage.work().await.unwrap();
+    assert_eq!(report.summary, "Done now.");
+    let results = |n: usize| {
+        let body = &stage.server.seen()[n].body;
+        body["messages"].as_array().unwrap().last().unwrap()["content"][0]["content"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let notice = results(2);
+    assert!(notice.contains("`README.md`, `cache/app.pyc`") && !notice.contains("src/"), "{notice}");
+    assert_eq!(results(3), "[no output]", "the same is not said twice");
+    assert!(results(4).contains("`cache/app.pyc`"), "a report that must fail is sent back");
+}
+
+/// The transcript alone is enough to write every request again, byte by byte.
+#[tokio::test]
+async fn the_transcript_holds_every_request_as_it_was_sent() {
+    let stage = Stage::new([
+        view().thinking("Hm.").saying("I look."),
+        Reply::overloaded(),
+        Reply::tool_with_raw_input("bash", "{\"command").stop("max_tokens"),
+        edit("one", "two").saying("I edit."),
+        Reply::empty(),
+        Reply::finish("Done."),
+    ])
+    .await;
+    stage.work().await.unwrap();
+    let (lines, seen) = (stage.transcript(), stage.server.seen());
+    let first = &lines[0];
+    let mut messages: Vec<Value> = Vec::new();
+    let mut requests = 0;
+    for line in lines.iter().filter(|line| line["type"] == "request") {
+        messages.truncate(usize::try_from(line["from"].as_u64().unwrap()).unwrap());
+        messages.extend(line["messages"].as_array().unwrap().iter().cloned());
+        let mut body = json!({ "model": first["model"], "max_tokens": line["max_tokens"], "stream": true });
+        body.as_object_mut().unwrap().extend(first["fixed"].as_object().unwrap().clone());
+        body["messages"] = Value::from(messages.clone());
+        assert_eq!(line["digest"], model::Digest::of(body.to_string().as_bytes()).as_str());
+        assert_eq!(body, seen[requests].body);
+        requests += 1;
+    }
+    assert_eq!(requests, 6);
+    let count = |kind: &str| lines.iter().filter(|line| line["type"] == kind).count();
+    let counts = ["response", "call_failed", "tool_intent", "tool_result", "end"].map(count);
+    assert_eq!(counts, [5, 1, 3, 3, 1]);
+}

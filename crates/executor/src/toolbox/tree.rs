@@ -3,6 +3,7 @@
 //! Every file is opened with `openat2` beneath the folder's own descriptor and without following any symbolic
 //! link, so that a link which appears between a look and an open changes nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,25 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 pub struct Tree {
     path: PathBuf,
     root: Arc<OwnedFd>,
+}
+
+/// What a tree held at one moment: names, and what the system says of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    marks: BTreeMap<String, Mark>,
+}
+
+/// Mode, size, and time of the last change in seconds and nanoseconds.
+type Mark = (u32, i64, i64, u64);
+
+impl Survey {
+    /// The paths that were added, changed or removed since `before`, sorted. A file that was rewritten with its
+    /// old bytes counts as changed.
+    pub fn changed_since(&self, before: &Self) -> Vec<String> {
+        let is_same = |path: &String| self.marks.get(path) == before.marks.get(path);
+        let paths: BTreeSet<&String> = self.marks.keys().chain(before.marks.keys()).collect();
+        paths.into_iter().filter(|path| !is_same(path)).cloned().collect()
+    }
 }
 
 /// Why a file could not be read or written.
@@ -156,16 +176,16 @@ impl Tree {
         Ok(names)
     }
 
-    /// Calls `visit` for every regular file beneath `folder`, sorted, folder by folder, until it returns false.
-    /// What cannot be opened (it vanished, or it is a link now) is passed over.
-    pub fn walk(&self, folder: &str, mut visit: impl FnMut(&str) -> bool) -> Result<(), TreeError> {
+    /// Calls `visit` for everything beneath `folder` that is no folder, sorted, folder by folder, until it
+    /// returns false. What cannot be opened (it vanished, or it is a link now) is passed over.
+    pub fn walk(&self, folder: &str, mut visit: impl FnMut(&Listed) -> bool) -> Result<(), TreeError> {
         let mut waiting = vec![self.list(folder)?.into_iter()];
         while let Some(names) = waiting.last_mut() {
             let Some(name) = names.next() else {
                 waiting.pop();
                 continue;
             };
-            if name.is_file && !visit(&name.path) {
+            if !name.is_folder && !visit(&name) {
                 return Ok(());
             }
             if name.is_folder
@@ -178,19 +198,17 @@ impl Tree {
         Ok(())
     }
 
-    /// A number that changes when a file's name, size, mode or time of change does. Costs one `stat` per file.
-    pub fn fingerprint(&self) -> Result<u64, TreeError> {
-        use std::hash::{Hash as _, Hasher as _};
-        let mut hasher = std::hash::DefaultHasher::new();
-        self.walk("", |path| {
-            path.hash(&mut hasher);
-            if let Ok(stat) = rustix::fs::statat(&*self.root, path, AtFlags::SYMLINK_NOFOLLOW) {
-                (stat.st_size, stat.st_mode, stat.st_ino, stat.st_mtime, stat.st_mtime_nsec)
-                    .hash(&mut hasher);
+    /// What the tree holds now, without reading any file: one `stat` for each.
+    pub fn survey(&self) -> Result<Survey, TreeError> {
+        let mut marks = BTreeMap::new();
+        self.walk("", |name| {
+            if let Ok(stat) = rustix::fs::statat(&*self.root, &name.path, AtFlags::SYMLINK_NOFOLLOW) {
+                let mark = (stat.st_mode, stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+                marks.insert(name.path.clone(), mark);
             }
             true
         })?;
-        Ok(hasher.finish())
+        Ok(Survey { marks })
     }
 
     fn beneath(&self, path: &str, flags: OFlags) -> Result<OwnedFd, TreeError> {
@@ -346,16 +364,22 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_follows_every_change_of_a_file() {
+    fn a_survey_tells_what_was_added_changed_and_removed() {
         let (folder, tree) = tree();
-        let mut seen = vec![tree.fingerprint().unwrap()];
-        tree.write("a", b"1").unwrap();
-        seen.push(tree.fingerprint().unwrap());
-        tree.write("a", b"2").unwrap();
-        seen.push(tree.fingerprint().unwrap());
-        std::fs::remove_file(folder.path().join("a")).unwrap();
-        assert_eq!(tree.fingerprint().unwrap(), seen[0]);
-        seen.dedup();
-        assert_eq!(seen.len(), 3);
+        let path = |name: &str| folder.path().join(name);
+        for name in ["kept", "changed", "removed", "a/b"] {
+            tree.write(name, b"1").unwrap();
+        }
+        let before = tree.survey().unwrap();
+        assert!(tree.survey().unwrap().changed_since(&before).is_empty());
+        tree.write("changed", b"23").unwrap();
+        tree.write("a/c/added", b"1").unwrap();
+        std::fs::remove_file(path("removed")).unwrap();
+        std::os::unix::fs::symlink("kept", path("link")).unwrap();
+        std::fs::create_dir(path("empty")).unwrap();
+        std::fs::create_dir(path(".git")).unwrap();
+        std::fs::write(path(".git/config"), "").unwrap();
+        let changed = tree.survey().unwrap().changed_since(&before);
+        assert_eq!(changed, ["a/c/added", "changed", "link", "removed"]);
     }
 }

@@ -16,7 +16,8 @@ How your work is judged:
 compared with the commit you started from.
 - Every changed, added or deleted path must be permitted by the allowed paths of the task and of its scope, and \
 by no forbidden pattern. One path too many and the whole work is refused, so undo what you do not need. The \
-write tools refuse such paths at once; commands that you run in the shell are judged only at the end.
+write tools refuse such paths at once. What commands leave behind counts as well, caches and build output \
+included: nothing is ignored, so remove it.
 - Then every check runs on a fresh copy that holds nothing but the files of your change. `run_check` runs the \
 same check earlier. A check that fails comes back to you; do not weaken tests or checks to make them pass.
 - A human reviews the result against the acceptance criteria.
@@ -67,6 +68,26 @@ pub(super) fn permitted_paths(brief: &Brief) -> String {
         patterns => format!(", and none of these: {}", patterns.join(", ")),
     };
     format!("A path must match one of the task's ({task}) and one of the scope's ({scope}){forbidden}.")
+}
+
+/// Paths that were changed and must not be.
+pub(super) fn denied_changes(paths: &[String]) -> String {
+    const MOST: usize = 20;
+    let mut shown: Vec<_> =
+        paths.iter().take(MOST).map(|path| format!("`{}`", path.escape_debug())).collect();
+    if paths.len() > MOST {
+        shown.push(format!("and {} more", paths.len() - MOST));
+    }
+    format!(
+        "These paths differ from the commit you started from and are not permitted to: {}. Put them back as they \
+         were, or remove them if they are new, before you call finish.",
+        shown.join(", ")
+    )
+}
+
+/// How much of the budget that is nearest to its end is used.
+pub(super) fn budget_used(percent: u8) -> String {
+    format!("{percent} % of this attempt's budget is used. Bring the work to an end and call finish.")
 }
 
 /// What the failed checks of the last round say.

@@ -19,7 +19,7 @@ use super::stuck::Circles;
 use super::tools::{self, Finish, Request, Said, Tools};
 use super::transcript::{Record, Redactor, TRANSCRIPT_FORMAT, Transcript};
 use crate::agent::{AgentReport, Brief, Budget, FailureCause, Outcome};
-use crate::toolbox::{Bounds, Toolbox};
+use crate::toolbox::{Bounds, Survey, Toolbox};
 
 /// A conversation and everything that bounds it.
 pub(super) struct Session {
@@ -32,10 +32,12 @@ pub(super) struct Session {
     circles: Circles,
     /// The parts of every request that never change: tools, instructions, thinking.
     fixed: Value,
-    /// The fingerprint of the tree before the first round.
-    untouched: Option<u64>,
-    /// The fingerprint of the tree after the last turn.
-    last_seen: u64,
+    /// The tree before the first round.
+    untouched: Option<Survey>,
+    /// The tree after the last turn.
+    last_seen: Survey,
+    /// The changed paths that are not permitted, as the model was last told.
+    told_denied: Vec<String>,
     /// What was used before this round.
     used_before: Usage,
     /// The model that answered last, as the provider names it.
@@ -50,7 +52,7 @@ struct Round {
     nudged: bool,
     continued: bool,
     enlarged: bool,
-    asked_for_change: bool,
+    sent_back: bool,
     pauses: u8,
 }
 
@@ -80,6 +82,7 @@ impl Session {
         let prices_as_of = super::PRICES_AS_OF;
         let first = Record::Conversation {
             format: TRANSCRIPT_FORMAT,
+            model: &config.model,
             api_version: API_VERSION,
             fixed: &fixed,
             prices_as_of,
@@ -96,7 +99,8 @@ impl Session {
             circles: Circles::default(),
             fixed,
             untouched: None,
-            last_seen: 0,
+            last_seen: Survey::default(),
+            told_denied: Vec::new(),
             used_before: Usage::default(),
             model: None,
             told_share: 0,
@@ -153,8 +157,8 @@ impl Session {
     async fn begin(&mut self, brief: &Brief, toolbox: &Toolbox) -> Result<(), FailureCause> {
         self.used_before = self.ledger.usage().clone();
         self.circles.forget();
-        self.last_seen = fingerprint(toolbox).await?;
-        self.untouched.get_or_insert(self.last_seen);
+        self.last_seen = survey(toolbox).await?;
+        self.untouched.get_or_insert_with(|| self.last_seen.clone());
         let words = match brief.failed_checks.as_slice() {
             [] => prompt::task(brief),
             checks => prompt::failed_checks(checks),
@@ -258,14 +262,15 @@ impl Session {
             }
             results.push(tool_result(&call.id, &said));
         }
-        let seen = fingerprint(tools.toolbox).await?;
-        let tree_changed = std::mem::replace(&mut self.last_seen, seen) != seen;
+        let seen = survey(tools.toolbox).await?;
+        let tree_changed = seen != self.last_seen;
+        self.last_seen = seen;
         self.history.answered(answer.content, answer.tokens);
         if let Some((index, report)) = finish {
             self.history.wait_for_checks(results, index);
             return Ok(Some(self.report(report)));
         }
-        self.add_notice(&mut results);
+        self.add_notices(&mut results, tools.toolbox);
         self.history.user(results);
         match self.circles.end_turn(tree_changed) {
             Some(detail) => Err(FailureCause::Stuck { detail }),
@@ -273,19 +278,28 @@ impl Session {
         }
     }
 
-    /// A report of success on an untouched tree is sent back once: more often it is a mistake than the truth.
+    /// A report of success that the gate would refuse for certain is sent back once: it costs one turn and may
+    /// save the work.
     async fn judge_finish(
-        &self,
+        &mut self,
         report: &Finish,
         toolbox: &Toolbox,
         round: &mut Round,
     ) -> Result<Said, FailureCause> {
-        let is_untouched = Some(fingerprint(toolbox).await?) == self.untouched;
-        if report.outcome == Outcome::Finished && is_untouched && !round.asked_for_change {
-            round.asked_for_change = true;
-            return Ok(Said::error(prompt::NOTHING_CHANGED));
+        let taken = Said { text: "Your report is taken.".to_owned(), is_error: false };
+        if report.outcome == Outcome::GaveUp || round.sent_back {
+            return Ok(taken);
         }
-        Ok(Said { text: "Your report is taken.".to_owned(), is_error: false })
+        let changed = self.changed(&survey(toolbox).await?);
+        let denied = denied(&changed, toolbox);
+        if !changed.is_empty() && denied.is_empty() {
+            return Ok(taken);
+        }
+        round.sent_back = true;
+        Ok(Said::error(match changed.is_empty() {
+            true => prompt::NOTHING_CHANGED.to_owned(),
+            false => prompt::denied_changes(&denied),
+        }))
     }
 
     /// The model stopped without a word to us: it is asked once to go on or to finish, then the tree counts.
@@ -329,20 +343,36 @@ impl Session {
         Ok(())
     }
 
-    /// Tells the model once at each threshold how much is used, inside the last result: anywhere else it would
-    /// break the cached prefix or draw an empty answer.
-    fn add_notice(&mut self, results: &mut [Value]) {
-        let share = self.ledger.used_percent();
-        let Some(passed) = NOTICES.into_iter().rev().find(|notice| share >= *notice) else { return };
-        if passed <= self.told_share {
-            return;
-        }
-        self.told_share = passed;
+    /// Adds what the model must know to the last result: anywhere else it would break the cached prefix or draw
+    /// an empty answer.
+    fn add_notices(&mut self, results: &mut [Value], toolbox: &Toolbox) {
+        let notices = [self.notice_of_denied_changes(toolbox), self.notice_of_budget()];
         if let Some(Value::String(text)) = results.last_mut().map(|last| &mut last["content"]) {
-            text.push_str(&format!(
-                "\n\n[{passed} % of this attempt's budget is used. Bring the work to an end and call finish.]"
-            ));
+            for notice in notices.into_iter().flatten() {
+                text.push_str(&format!("\n\n[{notice}]"));
+            }
         }
+    }
+
+    /// Commands can change what the write tools would have refused.
+    fn notice_of_denied_changes(&mut self, toolbox: &Toolbox) -> Option<String> {
+        let denied = denied(&self.changed(&self.last_seen), toolbox);
+        let is_news = !denied.is_empty() && denied != self.told_denied;
+        self.told_denied = denied;
+        is_news.then(|| prompt::denied_changes(&self.told_denied))
+    }
+
+    /// Said once at each threshold.
+    fn notice_of_budget(&mut self) -> Option<String> {
+        let share = self.ledger.used_percent();
+        let passed = NOTICES.into_iter().rev().find(|notice| share >= *notice)?;
+        let is_news = passed > self.told_share;
+        self.told_share = self.told_share.max(passed);
+        is_news.then(|| prompt::budget_used(passed))
+    }
+
+    fn changed(&self, now: &Survey) -> Vec<String> {
+        self.untouched.as_ref().map(|before| now.changed_since(before)).unwrap_or_default()
     }
 
     fn report(&self, finish: Finish) -> AgentReport {
@@ -402,13 +432,22 @@ fn fixed_part(config: &Config) -> Value {
 }
 
 /// Looks at every file's metadata on a thread of its own.
-async fn fingerprint(toolbox: &Toolbox) -> Result<u64, FailureCause> {
+async fn survey(toolbox: &Toolbox) -> Result<Survey, FailureCause> {
     let tree = toolbox.tree.clone();
-    let looked = tokio::task::spawn_blocking(move || tree.fingerprint()).await;
+    let looked = tokio::task::spawn_blocking(move || tree.survey()).await;
     looked
         .map_err(anyhow::Error::new)
         .and_then(|found| found.map_err(anyhow::Error::new))
         .map_err(|error| FailureCause::Internal(error.context("cannot look at the agent's tree")))
+}
+
+/// The paths that the gate will not permit.
+fn denied(changed: &[String], toolbox: &Toolbox) -> Vec<String> {
+    let is_denied = |path: &&String| match model::RepoPath::parse(path) {
+        Ok(path) => toolbox.rules.judge_path(&path).violation().is_some(),
+        Err(_) => true,
+    };
+    changed.iter().filter(is_denied).cloned().collect()
 }
 
 fn context_used_up(detail: String) -> FailureCause {

@@ -37,7 +37,13 @@ pub(super) struct Transcript {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Record<'a> {
     /// The first line: what holds for all requests.
-    Conversation { format: &'a str, api_version: &'a str, fixed: &'a Value, prices_as_of: &'a str },
+    Conversation {
+        format: &'a str,
+        model: &'a str,
+        api_version: &'a str,
+        fixed: &'a Value,
+        prices_as_of: &'a str,
+    },
     /// A call is about to be made. `messages` are those from index `from` on.
     Request { from: usize, messages: &'a [Value], max_tokens: u64, digest: Digest },
     /// The answer to the call before.

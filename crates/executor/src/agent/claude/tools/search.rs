@@ -45,16 +45,16 @@ impl Glob {
             Err(error) => return error,
         };
         let (mut found, mut ending) = (Vec::new(), Ending::default());
-        let walked = tree.walk("", |path| {
+        let walked = tree.walk("", |name| {
             if ending.must_stop() {
                 return false;
             }
-            if pattern.is_match(path) {
+            if pattern.is_match(&name.path) {
                 if found.len() == MOST_PATHS {
                     ending.more = true;
                     return false;
                 }
-                found.push(path.to_owned());
+                found.push(name.path.clone());
             }
             true
         });
@@ -105,7 +105,7 @@ impl Grep {
         };
         let within = self.path.as_deref().unwrap_or("").trim_start_matches("./").trim_end_matches('/');
         let within = if within == "." { "" } else { within };
-        match tree.walk(within, &mut search) {
+        match tree.walk(within, |name| !name.is_file || search(&name.path)) {
             Ok(()) => ending.told(found),
             // Not a folder: perhaps a single file.
             Err(_) if tree.read(within, LARGEST_FILE).is_ok() => {
