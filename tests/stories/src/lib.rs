@@ -4,13 +4,13 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 pub use test_support::repository::{Entry, MergeKind, Origin};
 
-/// The operator's token in stories.
+/// The operator's token in stories. Nothing but the programs' environment may ever hold it.
 pub const TOKEN: &str = "story-operator-token";
 
 /// How long a story waits for something that must happen.
@@ -19,7 +19,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// An installation with one target.
 pub struct Installation {
     /// The bare repository that is operated.
-    pub origin: Origin,
+    pub origin: Arc<Origin>,
     home: tempfile::TempDir,
     control_plane: Option<Program>,
     url: String,
@@ -32,13 +32,25 @@ pub struct Program {
 }
 
 impl Installation {
-    /// A control plane that runs, and a repository with `files` in which `backlog`, `policy` and a contract lie
-    /// under `.leviathan/`. The target is called `story` and is registered.
+    /// A control plane that runs, and a local repository with `files` in which `backlog`, `policy` and a contract
+    /// lie under `.leviathan/`. The target is called `story` and is registered.
     pub fn new(files: &[(&str, &str)], backlog: &str, policy: &str) -> Self {
-        let origin = Origin::empty();
+        let origin = Arc::new(Origin::empty());
+        let url = origin.url();
+        Self::at(origin, &url, files, backlog, policy)
+    }
+
+    /// The same on a repository that is reached at `repo_url`.
+    pub fn at(
+        origin: Arc<Origin>,
+        repo_url: &str,
+        files: &[(&str, &str)],
+        backlog: &str,
+        policy: &str,
+    ) -> Self {
         let mut entries: Vec<Entry> =
             files.iter().map(|(path, content)| Entry::file(path, content)).collect();
-        entries.push(Entry::file(".leviathan/contract.yaml", contract(&origin.url())));
+        entries.push(Entry::file(".leviathan/contract.yaml", contract(repo_url)));
         entries.push(Entry::file(".leviathan/backlog.yaml", backlog));
         entries.push(Entry::file(".leviathan/policy.yaml", policy));
         origin.commit("main", "The repository as its humans made it", &entries);
@@ -50,9 +62,9 @@ impl Installation {
             environment: Vec::new(),
         };
         installation.start_control_plane();
-        let contract = installation.home.path().join("contract.yaml");
-        std::fs::write(&contract, self::contract(&installation.origin.url())).unwrap();
-        installation.ctl(&["targets-register", contract.to_str().unwrap()]).succeeded();
+        let registered = installation.home.path().join("contract.yaml");
+        std::fs::write(&registered, contract(repo_url)).unwrap();
+        installation.ctl(&["targets-register", registered.to_str().unwrap()]).succeeded();
         installation
     }
 

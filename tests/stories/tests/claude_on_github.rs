@@ -1,0 +1,178 @@
+//! The specification's setting: Claude does the task, GitHub holds the pull request. The far sides are servers that
+//! refuse what the real ones refuse; git speaks HTTP with a token.
+
+use std::sync::Arc;
+
+use leviathan_stories::{Installation, MergeKind, Origin, TOKEN, files_below};
+use serde_json::json;
+use test_support::claude::{ClaudeServer, KEY, Reply};
+use test_support::github::GitHub;
+
+const GITHUB_TOKEN: &str = "ghp_story0123456789abcdefghijklmnopqrstuv";
+
+const BACKLOG: &str = "tasks:
+  - task_id: task-002
+    title: Add logging to API endpoints
+    scope: observability
+    priority: medium
+    estimated_size: medium
+    allowed_paths:
+      - src/api/**/*.py
+    acceptance_criteria:
+      - All endpoints log request/response
+      - Structured logging format
+    status: pending
+";
+
+const POLICY: &str = "scopes:
+  observability:
+    allowed_paths:
+      - src/**/*.py
+    forbidden_patterns:
+      - tests/**
+      - config/**
+invariants:
+  - name: Every endpoint logs
+    check: grep -q 'log(' src/api/users.py
+";
+
+const FILES: &[(&str, &str)] =
+    &[("src/api/users.py", "def users():\n    return []\n"), ("tests/test_users.py", "assert True\n")];
+
+struct World {
+    story: Installation,
+    github: GitHub,
+    claude: ClaudeServer,
+    _runtime: tokio::runtime::Runtime,
+}
+
+fn world(script: Vec<Reply>, check_passes_on_base: bool) -> World {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let claude = runtime.block_on(ClaudeServer::start(script));
+    let origin = Arc::new(Origin::empty());
+    let github = GitHub::start(Arc::clone(&origin), "acme", "shop", GITHUB_TOKEN);
+    let policy = if check_passes_on_base { POLICY.to_owned() } else { format!("{POLICY}baseline: false\n") };
+    // The control plane never sees the keys of the forge and the model: they are set for what starts later.
+    let mut story = Installation::at(origin, &github.repo_url(), FILES, BACKLOG, &policy);
+    story.set("GITHUB_TOKEN", GITHUB_TOKEN);
+    story.set("GITHUB_API_URL", &github.api_url());
+    story.set("ANTHROPIC_API_KEY", KEY);
+    story.set("ANTHROPIC_BASE_URL", claude.base_url());
+    World { story, github, claude, _runtime: runtime }
+}
+
+fn edit(new: &str) -> Reply {
+    Reply::tool(
+        "str_replace_based_edit_tool",
+        json!({ "command": "str_replace", "path": "src/api/users.py", "old_str": "    return []", "new_str": new }),
+    )
+}
+
+#[test]
+fn claude_works_a_human_merges_and_no_secret_is_anywhere() {
+    let script = vec![
+        Reply::tool("str_replace_based_edit_tool", json!({ "command": "view", "path": "src/api/users.py" })),
+        // Outside the scope: the tool refuses, the model hears why and goes on.
+        Reply::tool(
+            "str_replace_based_edit_tool",
+            json!({ "command": "create", "path": "tests/test_log.py", "file_text": "assert True" }),
+        ),
+        Reply::tool("bash", json!({ "command": "env; cat /proc/self/environ" })),
+        edit("    log('users')\n    return []"),
+        Reply::tool("run_check", json!({ "name": "Every endpoint logs" })),
+        Reply::finish("users() logs now. @octocat fixes #1 <img src=x>"),
+    ];
+    let world = world(script, false);
+    let pass = world.story.pass().succeeded();
+
+    let seen = world.claude.seen();
+    assert!(seen.iter().all(|request| request.refused.is_none()), "{seen:?}");
+    assert!(seen.last().unwrap().cache_read_tokens > 0, "the prompt cache is never hit");
+    assert_eq!(
+        world.github.numbers(),
+        [1],
+        "{}\n{}",
+        pass.stderr,
+        world.story.ctl(&["failures-recent"]).stdout
+    );
+    let (title, body) = world.github.text(1);
+    assert_eq!(title, "Add logging to API endpoints");
+    assert!(body.contains("src/api/users.py") && body.contains("Every endpoint logs"), "{body}");
+    for live in ["@octocat", "<img", "fixes #1"] {
+        assert!(!body.contains(live), "{live} is alive in\n{body}");
+    }
+    let attempt = &world.story.json(&["attempts-list"])["attempts"][0];
+    assert!(attempt["usage"]["cost_micro_usd"].as_u64().unwrap() > 0, "{attempt}");
+    let diff = world.story.origin.read_git(&["diff", "--name-only", "main...leviathan/task-002-a1"]);
+    assert_eq!(diff.trim(), "src/api/users.py");
+
+    world.github.review(1, "bob", "APPROVED");
+    world.github.merge(1, MergeKind::Squash, "alice");
+    world.story.pass().succeeded();
+    assert!(world.story.backlog().contains("status: completed"));
+    let merged = world.story.events().into_iter().find(|event| event["event_type"] == "pr.merged").unwrap();
+    assert_eq!(merged["payload"]["by"], "alice");
+    assert_eq!(merged["payload"]["approved_by"], json!(["bob"]));
+
+    no_secret_is_in(&world, &[pass.stdout.as_bytes(), pass.stderr.as_bytes(), body.as_bytes()]);
+}
+
+/// Nothing that Leviathan wrote holds a secret: files, events, requests to the model, what the programs said.
+fn no_secret_is_in(world: &World, outputs: &[&[u8]]) {
+    let mut places: Vec<(String, Vec<u8>)> = files_below(&world.story.data())
+        .into_iter()
+        .map(|(path, content)| (path.display().to_string(), content))
+        .collect();
+    places.extend(outputs.iter().map(|output| ("output".to_owned(), output.to_vec())));
+    let seen = world.claude.seen();
+    places.extend(
+        seen.iter().map(|seen| ("a request to the model".to_owned(), seen.body.to_string().into_bytes())),
+    );
+    places.push(("the log".to_owned(), format!("{:?}", world.story.events()).into_bytes()));
+    for (place, content) in places {
+        for secret in [GITHUB_TOKEN, KEY, TOKEN] {
+            let is_there = content.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!is_there, "{secret} is in {place}");
+        }
+    }
+}
+
+#[test]
+fn a_failed_check_goes_back_to_the_model_and_the_second_round_passes() {
+    let script = vec![
+        edit("    print('users')\n    return []"),
+        Reply::finish("Done."),
+        Reply::tool(
+            "str_replace_based_edit_tool",
+            json!({ "command": "str_replace", "path": "src/api/users.py", "old_str": "print(", "new_str": "log(" }),
+        ),
+        Reply::finish("Now it logs."),
+    ];
+    let world = world(script, false);
+    world.story.pass().succeeded();
+    assert_eq!(world.github.numbers(), [1], "{}", world.story.ctl(&["failures-recent"]).stdout);
+    let types = world.story.event_types("task-002");
+    let count = |wanted: &str| types.iter().filter(|seen| *seen == wanted).count();
+    assert_eq!((count("change.permitted"), count("invariant.failed"), count("invariant.passed")), (2, 1, 1));
+}
+
+#[test]
+fn a_check_that_fails_before_any_change_costs_nothing() {
+    let world = world(Vec::new(), true);
+    world.story.pass();
+    assert_eq!(world.claude.seen().len(), 0, "no model was asked");
+    assert_eq!(world.github.numbers(), [] as [u64; 0]);
+    let failures = world.story.json(&["failures-recent"]);
+    assert_eq!(failures["failures"][0]["failure"]["reason"], "invariant_failed_on_base");
+    let tasks = world.story.json(&["tasks-list"]);
+    assert_eq!(tasks["tasks"][0]["reason"], "config_invalid");
+}
+
+#[test]
+fn a_refusal_of_the_model_ends_the_attempt_and_is_recorded() {
+    let world = world(vec![Reply::refusal("cyber", "I will not do this.")], false);
+    world.story.pass();
+    let failures = world.story.json(&["failures-recent"]);
+    assert_eq!(failures["failures"][0]["failure"]["reason"], "model_refusal");
+    assert_eq!(world.github.numbers(), [] as [u64; 0]);
+}
