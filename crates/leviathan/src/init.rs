@@ -6,13 +6,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
-use model::{BranchName, RepoUrl, TargetId, documents};
+use model::{BranchName, RepoUrl, TargetId};
 
 use crate::{Answer, local_documents};
 
 const CONTRACT: &str = include_str!("init/contract.yaml");
 const BACKLOG: &str = include_str!("init/backlog.yaml");
 const POLICY: &str = include_str!("init/policy.yaml");
+
+/// Editors check the documents against these; they lie beside them so that no network is needed.
+const SCHEMAS: &[(&str, &str)] = &[
+    ("contract", include_str!("../../../docs/schemas/contract.schema.json")),
+    ("backlog", include_str!("../../../docs/schemas/backlog.schema.json")),
+    ("policy", include_str!("../../../docs/schemas/policy.schema.json")),
+];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -26,7 +33,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     if !directory.is_dir() {
         bail!("there is no folder {}", directory.display());
     }
-    let folder = directory.join(local_documents::FOLDER);
+    let folder = local_documents::folder(directory);
     let files = files(&Repository::inferred(directory));
     refuse_existing(&folder, &files)?;
     for (name, content) in &files {
@@ -80,8 +87,8 @@ fn files(repository: &Repository) -> Vec<(String, String)> {
         ("backlog.yaml".to_owned(), BACKLOG.to_owned()),
         ("policy.yaml".to_owned(), POLICY.to_owned()),
     ];
-    for (name, schema) in documents::schemas() {
-        files.push((format!("schemas/{name}.schema.json"), format!("{:#}\n", schema.as_value())));
+    for (name, schema) in SCHEMAS {
+        files.push((format!("schemas/{name}.schema.json"), (*schema).to_owned()));
     }
     files
 }

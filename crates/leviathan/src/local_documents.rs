@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use model::{CommitId, Document, Documents, Problems, TargetSpec};
 
-/// Where the documents are, below the root of a repository.
-pub(crate) const FOLDER: &str = ".leviathan";
+/// Where the documents are, below the root of a repository. For `.` the path is `.leviathan` alone, so that
+/// messages say `.leviathan/backlog.yaml`.
+pub(crate) fn folder(directory: &Path) -> PathBuf {
+    let root = if directory == Path::new(".") { Path::new("") } else { directory };
+    root.join(".leviathan")
+}
 
 /// Reads and cross-checks the documents below `directory`. The outer error is a folder that cannot be read; the
 /// inner one is for its human.
@@ -19,7 +23,7 @@ pub(crate) fn read(
     if !directory.is_dir() {
         bail!("there is no folder {}", directory.display());
     }
-    let folder = shown_folder(directory).join(FOLDER);
+    let folder = folder(directory);
     let contract = File::read(folder.join("contract.yaml"))?;
     let backlog = File::read(folder.join("backlog.yaml"))?;
     let policy = File::read(folder.join("policy.yaml"))?;
@@ -36,11 +40,6 @@ pub(crate) fn read(
 /// A working folder is no commit: git's null id stands for it.
 fn no_commit() -> CommitId {
     CommitId::parse("0".repeat(40)).expect("forty zeros are an object name")
-}
-
-/// `.` is left out, so that messages say `.leviathan/backlog.yaml`.
-fn shown_folder(directory: &Path) -> &Path {
-    if directory == Path::new(".") { Path::new("") } else { directory }
 }
 
 struct File {

@@ -353,12 +353,13 @@ impl Graph {
         match (&event.subject.task_id, &event.subject.attempt_id) {
             (None, _) => Ok(()),
             (Some(task_id), None) => self.admit_about_task(target_id, task_id, &event.kind),
-            (Some(task_id), Some(attempt_id)) => match &event.kind {
-                EventKind::AttemptCreated(created) => {
+            (Some(task_id), Some(attempt_id)) => {
+                if let EventKind::AttemptCreated(created) = &event.kind {
                     self.admit_claim(target_id, task_id, attempt_id, created)
+                } else {
+                    self.admit_step(target_id, task_id, attempt_id, &event.kind)
                 }
-                kind => self.admit_step(target_id, task_id, attempt_id, kind),
-            },
+            }
         }
     }
 
