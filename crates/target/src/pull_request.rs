@@ -71,9 +71,9 @@ pub struct PullRequestText {
 impl PullRequestText {
     /// The text for a verified change.
     pub fn new(facts: &Facts<'_>) -> Self {
-        let has_protected = protected_paths(facts).next().is_some();
-        let labels = if has_protected { vec![PROTECTED_LABEL.to_owned()] } else { Vec::new() };
-        Self { title: title(facts), body: body(facts), labels }
+        let protected = protected_paths(facts);
+        let labels = if protected.is_empty() { Vec::new() } else { vec![PROTECTED_LABEL.to_owned()] };
+        Self { title: title(facts), body: body(facts, &protected), labels }
     }
 
     /// The text of the rolling pull request that marks these tasks completed in the backlog, where the default branch
@@ -137,10 +137,10 @@ fn title(facts: &Facts<'_>) -> String {
     if text.is_empty() { facts.task.task_id.to_string() } else { text }
 }
 
-fn body(facts: &Facts<'_>) -> String {
+fn body(facts: &Facts<'_>, protected: &[&RepoPath]) -> String {
     [
         changes(facts),
-        protected_files(facts),
+        protected_files(protected),
         checks(facts),
         criteria(facts),
         agent_summary(facts),
@@ -180,21 +180,24 @@ fn permitted_by(verdict: &Verdict) -> String {
     }
 }
 
-fn protected_files(facts: &Facts<'_>) -> Option<String> {
-    protected_paths(facts).next()?;
+fn protected_files(protected: &[&RepoPath]) -> Option<String> {
+    if protected.is_empty() {
+        return None;
+    }
     let head = "**Look closely:** these files steer people, platforms or the checks themselves. \
                 They could only be changed because task and scope name them literally:\n\n";
-    let rows = protected_paths(facts).map(|path| format!("- {}\n", code(path.as_str())));
+    let rows = protected.iter().map(|path| format!("- {}\n", code(path.as_str())));
     Some(within(PROTECTED_BUDGET, head, rows, "such file"))
 }
 
 /// The changed files that could only be changed because task and scope name them literally.
-fn protected_paths<'a>(facts: &Facts<'a>) -> impl Iterator<Item = &'a RepoPath> {
+fn protected_paths<'a>(facts: &Facts<'a>) -> Vec<&'a RepoPath> {
     let by_policy = &facts.spec.policy.protected;
-    facts.change.change_set().changes().iter().map(|change| &change.path).filter(move |path| {
+    let is_protected = |path: &&RepoPath| {
         rules::protection(path).is_some()
             || by_policy.iter().any(|rule| rule.pattern.matches_any_spelling(path))
-    })
+    };
+    facts.change.change_set().changes().iter().map(|change| &change.path).filter(is_protected).collect()
 }
 
 fn checks(facts: &Facts<'_>) -> Option<String> {
@@ -337,16 +340,21 @@ fn seconds(duration_ms: u64) -> String {
 /// Foreign text as inline code where that is safe, else as escaped text. Inline code protects only where Markdown is
 /// rendered, and the message of a squashed commit is not: what could act there is never written as code.
 fn code(text: &str) -> String {
-    let acts = |c: char| "@#`|\\".contains(c) || is_hidden(c);
-    if text.is_empty()
-        || text.contains(acts)
-        || has_issue_or_link(text)
-        || text.chars().count() > LONGEST_PIECE
-    {
+    let acts = |c: char| "@#`|\\<>".contains(c) || is_hidden(c);
+    let is_long = text.chars().count() > LONGEST_PIECE;
+    if text.trim().is_empty() || is_long || text.contains(acts) || has_acting_word(text) {
         prose(text)
     } else {
         format!("`{text}`")
     }
+}
+
+/// Whether text holds a link, an issue, or a word by which a commit message skips the checks of its push.
+fn has_acting_word(text: &str) -> bool {
+    const ACTING: [&str; 10] =
+        ["](", "://", "www.", "gh-", "skip ci", "ci skip", "no ci", "no_ci", "skip actions", "actions skip"];
+    let lower = text.to_ascii_lowercase();
+    ACTING.iter().any(|word| lower.contains(word))
 }
 
 /// Foreign text as one line of Markdown that renders as the same characters and does nothing else.
@@ -373,7 +381,7 @@ fn prose(text: &str) -> String {
             '.' if text[..at].to_ascii_lowercase().ends_with("www") => escaped.push_str("&#46;"),
             '-' if text[..at].to_ascii_lowercase().ends_with("gh") => escaped.push_str("-&#8203;"),
             '_' if between_letters => escaped.push('_'),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '(' | ')' | '~' | '|' | '!' => {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '~' | '|' => {
                 escaped.push('\\');
                 escaped.push(c);
             }
@@ -407,6 +415,7 @@ fn plain_line(text: &str, longest: usize) -> String {
             }
             '-' if spelled.to_ascii_lowercase().ends_with("gh") => spelled.push_str("- "),
             ':' if rest.peek() == Some(&'/') => spelled.push_str(": "),
+            '.' if spelled.to_ascii_lowercase().ends_with("www") => spelled.push_str(". "),
             c => spelled.push(c),
         }
     }
@@ -440,15 +449,16 @@ fn is_hidden(c: char) -> bool {
             | 0xfeff | 0xffa0 | 0xfff0..=0xfffb | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff)
 }
 
-fn has_issue_or_link(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    ["://", "www.", "gh-"].iter().any(|part| lower.contains(part))
-}
-
-/// Text that stands in a code block as one word.
+/// Text that stands in a code block as one word of few kinds of characters.
 fn token(text: &str) -> String {
-    text.chars()
-        .take(LONGEST_PIECE)
-        .map(|c| if c.is_ascii_alphanumeric() || "._:/-".contains(c) { c } else { '-' })
-        .collect()
+    let mut word = String::new();
+    for c in text.chars().take(LONGEST_PIECE) {
+        match c {
+            '-' if word.to_ascii_lowercase().ends_with("gh") => word.push('_'),
+            '.' if word.to_ascii_lowercase().ends_with("www") => word.push('_'),
+            c if c.is_ascii_alphanumeric() || "._-".contains(c) => word.push(c),
+            _ => word.push('-'),
+        }
+    }
+    word
 }
