@@ -16,7 +16,7 @@ use crate::{FailureReason, RepoPath};
 
 mod built_in;
 
-pub use built_in::Protection;
+pub use built_in::{Protection, built_in_rules};
 
 /// The path rules of one task: what its attempt may change.
 #[derive(Debug, Clone)]

@@ -150,7 +150,7 @@ proptest! {
 
 /// Patterns and paths over few letters, so that they often meet.
 fn pattern() -> impl Strategy<Value = String> {
-    let name = proptest::string::string_regex(r"([ab]|\*[ab]|\?|\[ab\]|\{a,b\}|\{,ab\}[ab]){1,3}").unwrap();
+    let name = proptest::string::string_regex(r"([ab]|\*[ab]|\?|\[ab\]|\{a,b\}|\{,ab\}[ab]){1,3}").expect("an expression");
     let component = prop_oneof![4 => name, 1 => Just("**".to_owned()), 1 => Just("*".to_owned())];
     proptest::collection::vec(component, 1..5)
         .prop_map(|components| components.join("/"))
@@ -166,8 +166,8 @@ fn reference_matches(pattern: &str, path: &str) -> bool {
     let mut alternatives = vec![pattern.to_owned()];
     while let Some(position) = alternatives.iter().position(|text| text.contains('{')) {
         let text = alternatives.remove(position);
-        let (before, rest) = text.split_once('{').unwrap();
-        let (choices, after) = rest.split_once('}').unwrap();
+        let (before, rest) = text.split_once('{').expect("it was found");
+        let (choices, after) = rest.split_once('}').expect("patterns are closed");
         alternatives.extend(choices.split(',').map(|choice| format!("{before}{choice}{after}")));
     }
     let names: Vec<&str> = path.split('/').collect();
@@ -192,7 +192,7 @@ fn name_matches(pattern: &str, name: &str) -> bool {
     match first {
         '*' => (0..=name.len()).any(|taken| name_matches(rest, &name[taken..])),
         '[' => {
-            let (members, rest) = rest.split_once(']').unwrap();
+            let (members, rest) = rest.split_once(']').expect("classes are closed");
             name.starts_with(|c| members.contains(c)) && name_matches(rest, &name[1..])
         }
         '?' => !name.is_empty() && name_matches(rest, &name[1..]),

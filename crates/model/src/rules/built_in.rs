@@ -24,6 +24,15 @@ impl Protection {
     }
 }
 
+/// Every built-in list, for people: its title and its patterns.
+pub fn built_in_rules() -> [(&'static str, &'static [&'static str]); 3] {
+    [
+        ("Never changed", UNTOUCHABLE),
+        ("Protected, because it steers people, platforms or agents", PLATFORM),
+        ("Protected, because it steers the checks or runs by itself", CHECKS),
+    ]
+}
+
 /// The built-in pattern that forbids ever changing `path`.
 pub(super) fn untouchable(path: &RepoPath) -> Option<&'static str> {
     first_match(&UNTOUCHABLE_PATTERNS, path)
