@@ -51,7 +51,7 @@ pub struct Pushes(Arc<Mutex<Plans>>);
 struct Plans {
     before_next: Option<Box<dyn FnOnce() + Send>>,
     drop_next_answer: bool,
-    landed: usize,
+    received: usize,
 }
 
 impl Pushes {
@@ -67,7 +67,7 @@ impl Pushes {
 
     /// How many pushes were received, the refused ones included.
     pub fn received(&self) -> usize {
-        self.plans().landed
+        self.plans().received
     }
 
     fn plans(&self) -> std::sync::MutexGuard<'_, Plans> {
@@ -157,7 +157,7 @@ async fn serve(State(backend): State<Arc<Backend>>, request: Request) -> Respons
     let answer = backend.run(parts.method.as_str(), service, query, &parts.headers, body).await;
     if is_push {
         let mut plans = backend.pushes.plans();
-        plans.landed += 1;
+        plans.received += 1;
         if std::mem::take(&mut plans.drop_next_answer) {
             return broken();
         }
@@ -237,4 +237,91 @@ pub(crate) fn broken() -> Response {
         .header(header::CONTENT_LENGTH, "1000")
         .body(Body::from_stream(cut))
         .expect("a response")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Output};
+
+    use super::*;
+    use crate::repository::{Entry, Origin};
+
+    struct Clone {
+        folder: tempfile::TempDir,
+        url: String,
+    }
+
+    impl Clone {
+        fn of(server: &GitServer) -> Self {
+            let url = server.url("owner", "my-repo").replace("http://", "http://x-access-token:secret@");
+            let clone = Self { folder: tempfile::tempdir().expect("a folder"), url };
+            let cloned = clone.git(&["clone", "--quiet", &clone.url, "."]);
+            assert!(cloned.status.success(), "{cloned:?}");
+            clone
+        }
+
+        fn git(&self, arguments: &[&str]) -> Output {
+            Command::new("git")
+                .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.com"])
+                .args(arguments)
+                .current_dir(self.folder.path())
+                .env("GIT_TERMINAL_PROMPT", "0")
+                .env("GIT_CONFIG_NOSYSTEM", "1")
+                .env("GIT_CONFIG_GLOBAL", "/dev/null")
+                .output()
+                .expect("git runs")
+        }
+
+        fn push(&self, branch: &str) -> Output {
+            self.git(&["commit", "--quiet", "--allow-empty", "-m", "more"]);
+            self.git(&["push", &self.url, &format!("HEAD:refs/heads/{branch}")])
+        }
+    }
+
+    fn served() -> (Origin, GitServer) {
+        let origin = Origin::with_files(&[("a", "1\n")]);
+        let server = GitServer::start(origin.dir(), "secret");
+        (origin, server)
+    }
+
+    #[test]
+    fn who_knows_the_token_clones_and_pushes_and_nobody_else() {
+        let (origin, server) = served();
+        let clone = Clone::of(&server);
+        assert!(clone.push("topic").status.success());
+        assert!(origin.resolve("refs/heads/topic").is_some());
+        let stranger = server.url("owner", "my-repo").replace("http://", "http://x-access-token:wrong@");
+        let refused = clone.git(&["ls-remote", &stranger]);
+        assert!(!refused.status.success(), "{refused:?}");
+    }
+
+    #[test]
+    fn a_protected_branch_refuses_and_says_so() {
+        let (origin, server) = served();
+        origin.protect("main");
+        let before = origin.resolve("main");
+        let refused = Clone::of(&server).push("main");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("GH006"), "{refused:?}");
+        assert_eq!(origin.resolve("main"), before);
+    }
+
+    #[test]
+    fn a_push_can_land_without_an_answer_or_meet_a_moved_base() {
+        let (origin, server) = served();
+        let origin = Arc::new(origin);
+        let clone = Clone::of(&server);
+        server.pushes().drop_next_answer();
+        let cut = clone.push("topic");
+        assert!(!cut.status.success() && origin.resolve("refs/heads/topic").is_some(), "{cut:?}");
+
+        let far_side = Arc::clone(&origin);
+        server.pushes().before_next(move || {
+            far_side.commit("main", "meanwhile", &[Entry::file("a", "2\n")]);
+        });
+        let late = clone.push("main");
+        assert!(!late.status.success(), "{late:?}");
+        assert_eq!(origin.read("main", "a").as_deref(), Some(b"2\n".as_slice()));
+        // The HTTP client may have sent the first one again, on a fresh connection.
+        assert!(server.pushes().received() >= 2);
+    }
 }
