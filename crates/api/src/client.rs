@@ -12,7 +12,7 @@ use crate::error::{ErrorBody, ErrorCode};
 use crate::types;
 
 /// Speaks to one control plane with one token. Cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
     base: String,

@@ -278,6 +278,8 @@ fn history_reason(graph: &Graph, task: &Task, base: &CommitId, now: Timestamp) -
     let last = ended.last()?.failure.as_ref()?;
     match last.reason.class() {
         FailureClass::Human => Some(WaitReason::Parked { why: format!("cancelled: {}", last.detail) }),
+        // The target was paused for it, and a human who resumes it says that there is money again.
+        FailureClass::Configuration if last.reason == FailureReason::ProviderSpendLimit => None,
         FailureClass::Configuration => {
             let is_unchanged = ended.last().is_some_and(|attempt| attempt.created.base_commit == *base);
             is_unchanged

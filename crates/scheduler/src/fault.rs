@@ -1,0 +1,19 @@
+//! Named points at which a test can let this process die, to prove that the next start finds its way.
+
+/// The point that a process was told to die at.
+#[derive(Debug, Clone, Default)]
+pub struct Fault(Option<String>);
+
+impl Fault {
+    /// The process will die at `point`; it never dies in a release build.
+    pub fn at(point: Option<String>) -> Self {
+        Self(point.filter(|_| cfg!(debug_assertions)))
+    }
+
+    /// Dies here, as by a crash, if this is the point.
+    pub(crate) fn reach(&self, point: &str) {
+        if self.0.as_deref() == Some(point) {
+            std::process::abort();
+        }
+    }
+}
