@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
+use model::event::SandboxLayer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin};
 
@@ -198,6 +199,28 @@ impl Command {
     fn temporary(&self) -> PathBuf {
         self.scratch.join("tmp")
     }
+}
+
+/// Every layer of the sandbox that is planned, and whether it holds for the commands that are run here.
+pub fn layers() -> Vec<SandboxLayer> {
+    let layer = |name: &str, holds, detail: &str| SandboxLayer {
+        name: name.to_owned(),
+        holds,
+        detail: detail.to_owned(),
+    };
+    vec![
+        layer(
+            "environment",
+            true,
+            "cleared; HOME and TMPDIR of its own; no inherited descriptor, no terminal",
+        ),
+        layer("limits", true, "time, output, processes, open files, file size; no core dumps"),
+        layer("privileges", true, "no_new_privs: no program can gain more than its user has"),
+        layer("processes", true, "every descendant is killed at the end, also those that left their session"),
+        layer("namespaces", false, "not used yet: the command sees this machine's processes and network"),
+        layer("landlock", false, "not used yet: the command can read and write what its user can"),
+        layer("seccomp", false, "not used yet: no system call is refused"),
+    ]
 }
 
 /// The whole life of a keeper process, for the hidden subcommand `contain` of our binaries; `arguments` are

@@ -16,4 +16,12 @@ impl Fault {
             std::process::abort();
         }
     }
+
+    /// Dies too, when a process that this one had started was to die at a point of its own and did: a crash
+    /// spares nobody.
+    pub fn follow(&self) {
+        if self.0.is_some() {
+            std::process::abort();
+        }
+    }
 }

@@ -51,6 +51,11 @@ impl AttemptFolder {
         self.root.join("agent")
     }
 
+    /// What passed between the agent and its model.
+    pub fn transcript(&self) -> PathBuf {
+        self.root.join("transcript.jsonl")
+    }
+
     /// Our own repository, which holds the candidate's objects and borrows the mirror's.
     pub fn repository(&self) -> PathBuf {
         self.root.join("repository.git")

@@ -5,9 +5,16 @@
 //! does not know who started it, and cannot merge: there is no call for that in it.
 
 pub mod agent;
+pub mod candidate;
 pub mod checks;
 pub mod contain;
+mod courier;
 pub mod fault;
 pub mod folder;
+pub mod job;
+pub mod publish;
 pub mod spool;
+mod stage;
+pub mod supervise;
 pub mod toolbox;
+pub mod work;

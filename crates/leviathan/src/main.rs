@@ -8,8 +8,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod check;
+mod contain;
 mod control_plane;
 mod data;
+mod executor;
 mod explain;
 mod init;
 mod local_documents;
@@ -36,6 +38,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Keep the log and answer the API
     ControlPlane(control_plane::Arguments),
+    /// Carry out one attempt
+    Executor(Box<executor::Arguments>),
 }
 
 /// How a command that could be run ended.
@@ -48,12 +52,16 @@ enum Answer {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = contain::run_if_keeper() {
+        return code;
+    }
     let arguments = Arguments::parse();
     let answer = match arguments.command {
         Command::Init(arguments) => init::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::ControlPlane(arguments) => control_plane::run(arguments),
+        Command::Executor(arguments) => return executor::run(*arguments),
     };
     match answer {
         Ok(Answer::Yes) => ExitCode::SUCCESS,

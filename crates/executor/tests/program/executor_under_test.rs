@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use leviathan_executor::contain::{self, Command, Containment, Limits, Program};
+use leviathan_executor::fault::Fault;
+use leviathan_executor::work::{self, ClaudeAccess};
+use model::AttemptId;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["contain", ..] => contain::keeper_main(&arguments[1..]),
         ["run-contained", folder, line] => run_contained(Path::new(folder), line),
+        ["executor", "--stage", "work"] => work(),
         [..] => ExitCode::from(2),
     }
 }
@@ -28,11 +32,32 @@ fn run_contained(folder: &Path, line: &str) -> ExitCode {
         stderr_log: None,
         limits: Limits::default(),
     };
-    let program = std::env::current_exe().expect("a running program has a path");
-    let containment = Containment::new(program, BTreeMap::new());
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
-    match runtime.block_on(containment.run(&command, pending())) {
+    let containment = Containment::new(this_program(), BTreeMap::new());
+    match runtime().block_on(containment.run(&command, pending())) {
         Ok(_) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(2),
     }
+}
+
+/// The work stage, told by its environment as the product's own program is.
+fn work() -> ExitCode {
+    let variable = |name: &str| std::env::var(name).ok();
+    let required = |name: &str| variable(name).expect("the test sets every variable");
+    runtime().block_on(work::main(work::Settings {
+        data: PathBuf::from(required("LEVIATHAN_DATA_DIR")),
+        attempt: AttemptId::parse(required("LEVIATHAN_ATTEMPT_ID")).expect("the test names an attempt"),
+        program: this_program(),
+        environment: BTreeMap::new(),
+        claude: ClaudeAccess::default(),
+        fault: Fault::at(variable("LEVIATHAN_FAULT")),
+        clock: jiff::Timestamp::now,
+    }))
+}
+
+fn this_program() -> PathBuf {
+    std::env::current_exe().expect("a running program has a path")
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Runtime::new().expect("a runtime can be made")
 }

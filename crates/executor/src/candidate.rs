@@ -1,0 +1,72 @@
+//! What `work` hands to `publish`: the candidate's objects, and a manifest of what was found out about them.
+//!
+//! The manifest is a claim of the zone that agents run in. `publish` uses from it only what it cannot measure
+//! itself (the reports of the checks, the agent's note, the cost) and holds the rest against the objects.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use model::change::InvariantReport;
+use model::event::Usage;
+use model::{AttemptId, CommitId, Digest};
+use serde::{Deserialize, Serialize};
+
+use crate::agent::AgentReport;
+use crate::folder::write_durably;
+
+/// `candidate/manifest.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The version of this form.
+    pub version: u32,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The commit that the candidate is made on.
+    pub base: CommitId,
+    /// The candidate: one commit on `base`.
+    pub candidate: CommitId,
+    /// SHA-256 of the policy that judged it.
+    pub policy: Digest,
+    /// SHA-256 of the operator's policy, if there is one.
+    pub operator_policy: Option<Digest>,
+    /// What every invariant showed at the candidate.
+    pub reports: Vec<InvariantReport>,
+    /// What the agent said in the end. A claim.
+    pub agent: AgentReport,
+    /// What all rounds cost.
+    pub usage: Usage,
+}
+
+/// The form that this version writes and reads.
+pub const VERSION: u32 = 1;
+
+impl Manifest {
+    /// Writes the manifest last: a candidate folder that has one is complete. Returns its digest.
+    pub fn write(&self, candidate: &Path) -> io::Result<Digest> {
+        let bytes = serde_json::to_vec_pretty(self)?;
+        write_durably(&Self::file(candidate), &bytes)?;
+        Ok(Digest::of(&bytes))
+    }
+
+    /// Reads the manifest; `None` when there is no complete candidate.
+    pub fn read(candidate: &Path) -> io::Result<Option<Self>> {
+        match std::fs::read(Self::file(candidate)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+            Ok(bytes) => {
+                let manifest: Self = serde_json::from_slice(&bytes)?;
+                if manifest.version == VERSION {
+                    Ok(Some(manifest))
+                } else {
+                    Err(io::Error::other(format!("a manifest of version {} is not known", manifest.version)))
+                }
+            }
+        }
+    }
+
+    /// `manifest.json` in the folder of the candidate.
+    pub fn file(candidate: &Path) -> PathBuf {
+        candidate.join("manifest.json")
+    }
+}

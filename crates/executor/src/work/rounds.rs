@@ -1,0 +1,275 @@
+//! The rounds of an attempt: the agent works, the change is judged, the invariants are run; what failed goes
+//! back to the agent, and everything is judged and run again from the start.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use model::change::{ChangeSet, PermittedChange, Refused};
+use model::event::{
+    AgentFinished, ChangePermitted, ChangeVerified, EventKind, FileRecord, InvariantChecked, PolicyViolated,
+    ViolationRecord,
+};
+use model::{FailureReason, Stage};
+use target::candidate::{PACK_FILE, pack};
+use target::{SnapshotError, SnapshotLimits, snapshot};
+
+use super::{Stop, Work};
+use crate::agent::command::CommandAgent;
+use crate::agent::{Agent, AgentFailure, AgentReport, Brief, FailedCheck, Outcome};
+use crate::candidate::{self, Manifest};
+use crate::checks::Checked;
+use crate::contain;
+use crate::job::StageOutcome;
+
+/// How often the agent may work before a failed check ends the attempt.
+const ROUNDS: u32 = 3;
+
+impl Work<'_> {
+    pub(super) async fn go_rounds(&mut self, agent: &mut Agent) -> Result<StageOutcome, Stop> {
+        let attempt = self.job.assignment.attempt_id.clone();
+        let mut brief = Brief::new(&self.spec, &self.task, attempt);
+        loop {
+            let round = brief.round;
+            let said = self.let_agent_work(agent, &brief).await?;
+            let change = self.judge(round).await?;
+            self.settings.fault.reach("after_candidate");
+            let checked = self.run_checks(round, &change).await?;
+            let failed_checks = failed(&checked)?;
+            if failed_checks.is_empty() {
+                return self.store(change, &checked, said);
+            }
+            if round == ROUNDS {
+                return Err(self.still_failing(&failed_checks));
+            }
+            brief = brief.next_round(failed_checks);
+        }
+    }
+
+    fn still_failing(&self, checks: &[FailedCheck]) -> Stop {
+        let names: Vec<&str> = checks.iter().map(|check| check.name.as_str()).collect();
+        let detail = format!("after {ROUNDS} rounds these invariants still fail: {}", names.join(", "));
+        self.failed(Stage::Checks, FailureReason::InvariantFailed, detail)
+    }
+
+    async fn let_agent_work(&mut self, agent: &mut Agent, brief: &Brief) -> Result<AgentReport, Stop> {
+        let round = brief.round;
+        let toolbox = self.toolbox().context("the agent's tools")?;
+        let begun = Instant::now();
+        let worked = agent.work(brief, &toolbox).await;
+        // Whatever the agent left running dies before its tree is read.
+        contain::end_all_descendants(|_, _| {}).context("the agent's processes")?;
+        self.keep_agent_logs(round)?;
+        let (summary, usage) = match &worked {
+            Ok(said) => (said.summary.clone(), said.usage.clone()),
+            Err(failure) => (String::new(), failure.usage.clone()),
+        };
+        self.usage += &usage;
+        let duration_ms = begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+        let finished = AgentFinished { round, summary, duration_ms, usage };
+        self.record(EventKind::AgentFinished(finished), &round.to_string())?;
+        self.answer(worked)
+    }
+
+    /// What the agent's end means for the attempt.
+    fn answer(&self, worked: Result<AgentReport, AgentFailure>) -> Result<AgentReport, Stop> {
+        match worked {
+            Ok(said) => match said.outcome {
+                Outcome::Finished => Ok(said),
+                Outcome::GaveUp => {
+                    let detail = format!("the agent gave up: {}", said.summary);
+                    Err(self.failed(Stage::Agent, FailureReason::Stuck, detail))
+                }
+            },
+            Err(failure) => {
+                let reason = failure.reason();
+                if matches!(reason, FailureReason::Cancelled | FailureReason::TimedOut) {
+                    Err(self.interrupted(Stage::Agent))
+                } else {
+                    Err(self.failed(Stage::Agent, reason, failure.to_string()))
+                }
+            }
+        }
+    }
+
+    /// The gate: what git objects say of the tree, held against the rules of the base commit.
+    async fn judge(&self, round: u32) -> Result<PermittedChange, Stop> {
+        let change = self.snapshot().await?;
+        if change.is_empty() {
+            let detail = "the agent left every file as it was";
+            return Err(self.failed(Stage::Gate, FailureReason::NoChange, detail));
+        }
+        match change.permit(&self.rules, &self.spec.policy.limits) {
+            Err(refused) => Err(self.refuse(round, &refused)?),
+            Ok(permitted) => {
+                self.record(
+                    EventKind::ChangePermitted(permitted_record(round, &permitted)),
+                    &round.to_string(),
+                )?;
+                Ok(permitted)
+            }
+        }
+    }
+
+    /// The candidate commit of the tree as it is now, and what it changes. No process of the attempt may run.
+    pub(super) async fn snapshot(&self) -> Result<ChangeSet, Stop> {
+        let provenance = self.provenance();
+        let (repository, tree) = (self.repository.clone(), self.folder.tree());
+        let base = self.job.assignment.base_commit.clone();
+        let taken = tokio::task::spawn_blocking(move || {
+            snapshot(&repository, &base, &tree, &provenance, &SnapshotLimits::default())
+        });
+        match taken.await.expect("the snapshot does not panic") {
+            Ok(change) => Ok(change),
+            Err(SnapshotError::TooLarge(detail)) => {
+                Err(self.failed(Stage::Gate, FailureReason::ChangeTooLarge, detail))
+            }
+            Err(error) => Err(anyhow::Error::new(error).context("the agent's tree cannot be read").into()),
+        }
+    }
+
+    fn refuse(&self, round: u32, refused: &Refused) -> Result<Stop, Stop> {
+        /// The event names so many; what is refused is refused for each of them.
+        const MOST: usize = 200;
+        let violations: Vec<ViolationRecord> = refused
+            .violations
+            .iter()
+            .take(MOST)
+            .map(|violation| ViolationRecord {
+                path: violation.path.clone(),
+                kind: word(&violation.kind),
+                rule: violation.rule.as_ref().map(ToString::to_string),
+                message: violation.message.clone(),
+            })
+            .collect();
+        let first = refused.violations.first().map(ToString::to_string).unwrap_or_default();
+        let detail = match refused.violations.len() {
+            1 => first,
+            more => format!("{first}; and {} more", more - 1),
+        };
+        self.record(EventKind::PolicyViolated(PolicyViolated { round, violations }), &round.to_string())?;
+        Ok(self.failed(Stage::Gate, refused.reason(), detail))
+    }
+
+    async fn run_checks(&self, round: u32, change: &PermittedChange) -> Result<Vec<Checked>, Stop> {
+        let name = format!("round-{round}");
+        let checked = self.checks.run(change.change_set().candidate(), &name, &self.bounds).await;
+        let checked = checked.map_err(|error| self.stop_of_checks(error))?;
+        self.record_checks(round, &checked)?;
+        Ok(checked)
+    }
+
+    /// Writes an event for each check, and keeps its log.
+    pub(super) fn record_checks(&self, round: u32, checked: &[Checked]) -> Result<(), Stop> {
+        for (index, one) in checked.iter().enumerate() {
+            let report = one.report.clone();
+            let passed = report.outcome.is_pass();
+            if one.log.exists() {
+                let folder = if round == 0 { "base".to_owned() } else { format!("round-{round}") };
+                self.keep_artifact("log", &format!("{folder}/check-{}.log", index + 1), &one.log)?;
+            }
+            let checked = InvariantChecked {
+                round,
+                name: report.name,
+                check: report.check,
+                commit: report.commit,
+                outcome: report.outcome.to_string(),
+                duration_ms: report.duration_ms,
+                log: report.log,
+                log_bytes: report.log_bytes,
+            };
+            let step = format!("{round} {}", checked.name);
+            let kind = if passed { EventKind::InvariantPassed } else { EventKind::InvariantFailed };
+            self.record(kind(checked), &step)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the candidate durable, so that publishing needs nothing of this process any more.
+    fn store(
+        &self,
+        change: PermittedChange,
+        checked: &[Checked],
+        said: AgentReport,
+    ) -> Result<StageOutcome, Stop> {
+        let reports = checked.iter().map(|one| one.report.clone()).collect();
+        let verified = change.verify(&self.spec.policy, reports).map_err(|unproven| {
+            anyhow::anyhow!("the checks prove nothing: {}", unproven.problems.join("; "))
+        })?;
+        let folder = self.folder.candidate();
+        std::fs::create_dir_all(&folder).context("the candidate's folder")?;
+        let base = self.job.assignment.base_commit.clone();
+        pack(&self.repository, &base, verified.commit(), &folder.join(PACK_FILE))
+            .context("the candidate's objects")?;
+        let manifest = Manifest {
+            version: candidate::VERSION,
+            attempt: self.job.assignment.attempt_id.clone(),
+            base,
+            candidate: verified.commit().clone(),
+            policy: self.spec.digests.policy.clone(),
+            operator_policy: self.spec.digests.operator_policy.clone(),
+            reports: verified.reports().to_vec(),
+            agent: said,
+            usage: self.usage.clone(),
+        };
+        let digest = manifest.write(&folder).context("the candidate's manifest")?;
+        self.keep_artifact("manifest", "manifest.json", &Manifest::file(&folder))?;
+        let candidate = verified.commit().clone();
+        let done = ChangeVerified { candidate: candidate.clone(), manifest: digest.clone() };
+        self.record(EventKind::ChangeVerified(done), "")?;
+        self.settings.fault.reach("after_verified");
+        Ok(StageOutcome::Verified { candidate, manifest: digest })
+    }
+
+    fn keep_agent_logs(&self, round: u32) -> Result<(), Stop> {
+        for log in CommandAgent::logs(&self.folder.agent(), round) {
+            let name = log.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            if log.exists() {
+                self.keep_artifact("log", &format!("agent/{name}"), &log)?;
+            }
+        }
+        let transcript = self.folder.transcript();
+        if transcript.exists() {
+            self.keep_artifact("transcript", &format!("transcript-{round}.jsonl"), &transcript)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the agent is told of the checks that did not pass.
+fn failed(checked: &[Checked]) -> Result<Vec<FailedCheck>, Stop> {
+    let not_passed = checked.iter().filter(|one| !one.report.outcome.is_pass());
+    let tell = |one: &Checked| -> Result<FailedCheck, Stop> {
+        let output = if one.log.exists() {
+            one.excerpt().context("a check's log")?.to_string()
+        } else {
+            String::new()
+        };
+        Ok(FailedCheck { name: one.report.name.clone(), outcome: one.report.outcome.to_string(), output })
+    };
+    not_passed.map(tell).collect()
+}
+
+fn permitted_record(round: u32, permitted: &PermittedChange) -> ChangePermitted {
+    let record = |(change, verdict): (&model::change::Change, &model::Verdict)| FileRecord {
+        path: change.path.clone(),
+        change: change.verb().to_owned(),
+        added_lines: change.added_lines,
+        removed_lines: change.removed_lines,
+        rule: verdict.rules().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    };
+    ChangePermitted {
+        round,
+        candidate: permitted.change_set().candidate().clone(),
+        files: permitted.files().map(record).collect(),
+        patch_bytes: permitted.change_set().patch_bytes(),
+    }
+}
+
+/// The word by which a value of a closed list is serialised.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
+    }
+}

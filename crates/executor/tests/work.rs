@@ -1,0 +1,352 @@
+//! The work stage as a process, on real repositories with real agents: what becomes a candidate, what does not,
+//! and that nothing of it survives.
+#![expect(clippy::unwrap_used, reason = "a failed expectation ends its test")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use api::types::Assignment;
+use leviathan_executor::candidate::Manifest;
+use leviathan_executor::folder::AttemptFolder;
+use leviathan_executor::job::{Job, StageOutcome};
+use leviathan_executor::spool::Spool;
+use model::event::{EventKind, SandboxReported, Timestamp};
+use model::{
+    AttemptId, AttemptState, BranchName, CommitId, Digest, Epoch, FailureReason, TargetId, Task, TaskId,
+};
+use target::{Git, Mirror, Remote};
+use tempfile::TempDir;
+use test_support::repository::Origin;
+
+const CONTRACT: &str = "target_id: shop\nname: Shop\nrepo_url: file://ORIGIN\ndefault_branch: main\n";
+
+const BACKLOG: &str = "tasks:
+  - task_id: task-001
+    title: Update dependencies
+    scope: dependencies
+    allowed_paths: [requirements.txt, notes/**]
+    acceptance_criteria: [Tests pass]
+    status: pending
+";
+
+const POLICY: &str = "scopes:
+  dependencies:
+    allowed_paths: [requirements.txt, notes/**]
+    forbidden_patterns: ['src/**']
+";
+
+/// A target, its mirror, and one attempt that was handed to this machine.
+struct Bench {
+    data: TempDir,
+    folder: AttemptFolder,
+    task: Task,
+    base: CommitId,
+    _origin: Origin,
+}
+
+impl Bench {
+    /// The attempt's agent is the shell command `agent`; `policy` is added to the policy.
+    fn new(agent: &str, policy: &str) -> Self {
+        let origin = Origin::with_files(&[
+            (".leviathan/backlog.yaml", BACKLOG),
+            (".leviathan/policy.yaml", &format!("{POLICY}{policy}")),
+            ("requirements.txt", "flask==1.0\n"),
+            ("src/app.py", "print(1)\n"),
+        ]);
+        let data = tempfile::tempdir().unwrap();
+        let target = TargetId::parse("shop").unwrap();
+        let contract = CONTRACT.replace("ORIGIN", origin.dir().to_str().unwrap());
+        let (base, spec) = fetch(data.path(), &target, &contract);
+        let task = spec.backlog.task(&TaskId::parse("task-001").unwrap()).unwrap().clone();
+        let attempt = AttemptId::parse("attempt-1").unwrap();
+        let folder = AttemptFolder::new(data.path(), &attempt);
+        std::fs::create_dir_all(folder.root()).unwrap();
+        let job = Job {
+            started_at: Timestamp::new(jiff::Timestamp::now()),
+            executor: "here".to_owned(),
+            sandbox: SandboxReported { profile: "none".to_owned(), layers: Vec::new() },
+            assignment: Assignment {
+                attempt_id: attempt,
+                n: 1,
+                epoch: Epoch::FIRST,
+                state: AttemptState::Created,
+                target_id: target,
+                contract,
+                operator_policy: None,
+                task_id: task.task_id.clone(),
+                task_revision: task.revision(),
+                base_commit: base.clone(),
+                branch: BranchName::of_attempt(&task.task_id, 1),
+                policy_digest: spec.digests.policy.clone(),
+                agent: format!("command: {agent}"),
+                model: None,
+                created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+                timeout_seconds: 120,
+                candidate: None,
+            },
+        };
+        job.write(&folder).unwrap();
+        Self { data, folder, task, base, _origin: origin }
+    }
+
+    fn with(self, change: impl FnOnce(&mut Job)) -> Self {
+        let mut job = Job::read(&self.folder).unwrap();
+        change(&mut job);
+        job.write(&self.folder).unwrap();
+        self
+    }
+
+    fn start(&self) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_executor-under-test"))
+            .args(["executor", "--stage", "work"])
+            .env_clear()
+            .envs([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LEVIATHAN_ATTEMPT_ID", "attempt-1")])
+            .env("LEVIATHAN_DATA_DIR", self.data.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Runs the stage with its lifeline held, and returns what it came to.
+    fn work(&self) -> StageOutcome {
+        let mut stage = self.start();
+        let lifeline = stage.stdin.take();
+        let output = stage.wait_with_output().unwrap();
+        drop(lifeline);
+        outcome(&output)
+    }
+
+    fn failure(&self) -> (FailureReason, String) {
+        match self.work() {
+            StageOutcome::Failed(failed) => (failed.reason, failed.detail),
+            other @ (StageOutcome::Verified { .. }
+            | StageOutcome::Published { .. }
+            | StageOutcome::Parked { .. }
+            | StageOutcome::Superseded { .. }
+            | StageOutcome::Stopped) => panic!("{other:?}"),
+        }
+    }
+
+    fn events(&self) -> Vec<EventKind> {
+        let spool = Spool::open(&self.folder.spool(Epoch::FIRST)).unwrap();
+        spool.unsent().unwrap().into_iter().map(|(_, event)| event.kind).collect()
+    }
+
+    fn event_types(&self) -> Vec<&'static str> {
+        self.events().iter().map(EventKind::event_type).collect()
+    }
+}
+
+fn fetch(data: &Path, target: &TargetId, contract: &str) -> (CommitId, model::TargetSpec) {
+    let git = Git::find().unwrap();
+    let mirror = Mirror::of(&git, data, target);
+    let parsed = model::Contract::parse("contract.yaml", contract.as_bytes()).unwrap();
+    let base = mirror.fetch(&Remote::new(&parsed.repo_url, None), &parsed.default_branch).unwrap();
+    let registered = target::spec::Registered {
+        contract: Some(model::Document { file: "contract.yaml", content: Some(contract.as_bytes()) }),
+        policy: None,
+    };
+    let spec = target::spec::read(&mirror.repository().unwrap(), &base, registered).unwrap();
+    (base, spec)
+}
+
+fn outcome(output: &Output) -> StageOutcome {
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn processes_with(marker: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let is_marked = |path: &PathBuf| {
+        let is_zombie = std::fs::read_to_string(path.join("stat")).is_ok_and(|stat| stat.contains(") Z "));
+        !is_zombie
+            && std::fs::read(path.join("cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(marker))
+    };
+    entries.filter(is_marked).collect()
+}
+
+#[track_caller]
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The number of a `sleep` that no other process has.
+fn marker() -> String {
+    format!("97{}", uuid::Uuid::new_v4().as_u128() % 10_000_000_000)
+}
+
+#[test]
+fn a_permitted_change_whose_checks_pass_becomes_a_verified_candidate() {
+    let checks = "invariants: [{name: Pinned, check: 'grep -q == requirements.txt'}]\n";
+    let bench = Bench::new("echo flask==3.0 > requirements.txt && echo updated", checks);
+    let StageOutcome::Verified { candidate, manifest } = bench.work() else { panic!("not verified") };
+    let file = Manifest::file(&bench.folder.candidate());
+    assert_eq!(Digest::of(&std::fs::read(file).unwrap()), manifest);
+    let manifest = Manifest::read(&bench.folder.candidate()).unwrap().unwrap();
+    assert_eq!((&manifest.base, &manifest.candidate), (&bench.base, &candidate));
+    assert_eq!(manifest.agent.summary, "updated");
+    assert_eq!(
+        bench.event_types(),
+        [
+            "sandbox.reported",
+            "invariant.passed",
+            "agent.finished",
+            "change.permitted",
+            "invariant.passed",
+            "change.verified"
+        ]
+    );
+    assert_eq!(std::fs::read_dir(bench.folder.artifacts().join("log")).unwrap().count(), 3);
+}
+
+#[test]
+fn what_publish_receives_is_what_work_made() {
+    let bench = Bench::new("echo flask==3.0 > requirements.txt", "");
+    let StageOutcome::Verified { candidate, .. } = bench.work() else { panic!("not verified") };
+    let git = Git::find().unwrap();
+    let mirror = Mirror::of(&git, bench.data.path(), &TargetId::parse("shop").unwrap()).repository().unwrap();
+    let received =
+        target::Repository::init_borrowing(&bench.data.path().join("received.git"), &mirror).unwrap();
+    let provenance = Job::read(&bench.folder).unwrap().provenance(&bench.task);
+    let pack = bench.folder.candidate().join(target::candidate::PACK_FILE);
+    target::candidate::receive(&received, &bench.base, &candidate, &provenance, &pack, 1 << 20).unwrap();
+    let change = target::changes_between(&received, &bench.base, &candidate).unwrap();
+    assert_eq!(change.changes().iter().map(|it| it.path.as_str()).collect::<Vec<_>>(), ["requirements.txt"]);
+}
+
+#[test]
+fn a_change_outside_the_scope_is_refused_with_the_rule() {
+    let bench = Bench::new("echo flask==3.0 > requirements.txt; echo 'print(2)' > src/app.py", "");
+    let (reason, detail) = bench.failure();
+    assert_eq!(reason, FailureReason::ScopeViolation);
+    assert!(detail.contains("src/app.py") && detail.contains("policy.yaml:4"), "{detail}");
+    assert_eq!(bench.event_types(), ["sandbox.reported", "agent.finished", "policy.violated"]);
+    assert!(!bench.folder.candidate().exists());
+}
+
+#[test]
+fn an_agent_that_changes_nothing_or_gives_up_is_told_apart() {
+    let rows = [
+        ("true", FailureReason::NoChange),
+        ("git init -q . 2>/dev/null; rm -rf .git", FailureReason::NoChange),
+        ("echo cannot; exit 1", FailureReason::Stuck),
+        ("echo x > .leviathan/policy.yaml", FailureReason::ProtectedPath),
+        ("ln -s /etc/passwd notes", FailureReason::ScopeViolation),
+    ];
+    for (agent, reason) in rows {
+        assert_eq!(Bench::new(agent, "").failure().0, reason, "{agent}");
+    }
+}
+
+#[test]
+fn a_failed_check_goes_back_to_the_agent_until_it_passes() {
+    let agent = "test $(grep -c '\"round\": 2' $LEVIATHAN_TASK_FILE) = 1 && grep -q 'want 3.0' $LEVIATHAN_TASK_FILE \
+                 && echo flask==3.0 > requirements.txt || echo flask==2.0 > requirements.txt";
+    let checks = "baseline: false\ninvariants:\n  - name: Version\n    check: 'grep 3.0 requirements.txt || { echo want 3.0; exit 1; }'\n";
+    let bench = Bench::new(agent, checks);
+    assert!(matches!(bench.work(), StageOutcome::Verified { .. }));
+    let types = bench.event_types();
+    assert_eq!(types.iter().filter(|it| **it == "agent.finished").count(), 2, "{types:?}");
+    assert_eq!(types.iter().filter(|it| **it == "invariant.failed").count(), 1, "{types:?}");
+}
+
+#[test]
+fn a_check_that_keeps_failing_ends_the_attempt_after_three_rounds() {
+    let checks = "invariants: [{name: Untouched, check: 'grep -q 1.0 requirements.txt'}]\n";
+    let bench = Bench::new("echo flask==3.0 > requirements.txt", checks);
+    let (reason, detail) = bench.failure();
+    assert_eq!(reason, FailureReason::InvariantFailed);
+    assert!(detail.contains("Untouched"), "{detail}");
+    let failed = bench.event_types().iter().filter(|it| **it == "invariant.failed").count();
+    assert_eq!(failed, 3);
+}
+
+#[test]
+fn a_check_that_fails_on_the_base_is_found_before_the_agent_begins() {
+    let bench = Bench::new("touch notes", "invariants: [{name: Broken, check: 'exit 7'}]\n");
+    let (reason, detail) = bench.failure();
+    assert_eq!(reason, FailureReason::InvariantFailedOnBase);
+    assert!(detail.contains("Broken") && detail.contains('7'), "{detail}");
+    assert_eq!(bench.event_types(), ["sandbox.reported", "invariant.failed"]);
+}
+
+#[test]
+fn a_base_that_passed_is_not_checked_again() {
+    let count = tempfile::NamedTempFile::new().unwrap();
+    let check = format!("invariants: [{{name: Counted, check: 'echo x >> {}'}}]\n", count.path().display());
+    let bench = Bench::new("echo flask==3.0 > requirements.txt", &check);
+    assert!(matches!(bench.work(), StageOutcome::Verified { .. }));
+    std::fs::remove_dir_all(bench.folder.tree()).unwrap();
+    std::fs::remove_dir_all(bench.folder.repository()).unwrap();
+    assert!(matches!(bench.work(), StageOutcome::Verified { .. }));
+    assert_eq!(std::fs::read_to_string(count.path()).unwrap().lines().count(), 3);
+}
+
+#[test]
+fn a_daemon_of_the_agent_cannot_reach_the_candidate() {
+    let mark = marker();
+    let agent = format!(
+        "echo flask==3.0 > requirements.txt; setsid -f sh -c 'while :; do echo evil > requirements.txt; sleep 0.01; done; sleep {mark}'; sleep 0.2; echo flask==3.0 > requirements.txt.new; exit 0"
+    );
+    let bench = Bench::new(&agent.replace("requirements.txt.new", "notes.tmp; rm notes.tmp"), "");
+    let outcome = bench.work();
+    assert!(matches!(outcome, StageOutcome::Verified { .. }), "{outcome:?}");
+    assert_eq!(processes_with(&mark), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn the_attempt_ends_at_its_deadline() {
+    let bench = Bench::new("sleep 1000", "").with(|job| job.assignment.timeout_seconds = 2);
+    let begun = Instant::now();
+    assert_eq!(bench.failure().0, FailureReason::TimedOut);
+    assert!(begun.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn the_stage_stops_with_its_supervisor_and_leaves_nothing_running() {
+    let mark = marker();
+    let bench = Bench::new(&format!("setsid -f sleep {mark}; sleep {mark}"), "");
+    let mut stage = bench.start();
+    eventually("the agent works", || processes_with(&mark).len() >= 3);
+    drop(stage.stdin.take());
+    assert_eq!(outcome(&stage.wait_with_output().unwrap()), StageOutcome::Stopped);
+    assert_eq!(processes_with(&mark), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn nothing_survives_a_stage_that_is_killed() {
+    let mark = marker();
+    let bench = Bench::new(&format!("setsid -f sleep {mark}; sleep {mark}"), "");
+    let mut stage = bench.start();
+    eventually("the agent works", || processes_with(&mark).len() >= 3);
+    stage.kill().unwrap();
+    stage.wait().unwrap();
+    eventually("everything dies with the stage", || processes_with(&mark).is_empty());
+}
+
+#[test]
+fn documents_that_are_not_those_of_the_claim_stop_the_attempt() {
+    let changes: [fn(&mut Job); 2] = [
+        |job| job.assignment.policy_digest = Digest::of(b"another policy"),
+        |job| job.assignment.task_revision = Digest::of(b"another task"),
+    ];
+    for change in changes {
+        let bench = Bench::new("echo flask==3.0 > requirements.txt", "").with(change);
+        assert_eq!(bench.failure().0, FailureReason::ConfigInvalid);
+    }
+}
+
+#[test]
+fn the_claude_agent_needs_its_key() {
+    let bench = Bench::new("", "").with(|job| job.assignment.agent = "claude".to_owned());
+    let (reason, detail) = bench.failure();
+    assert_eq!(reason, FailureReason::ConfigInvalid);
+    assert!(detail.contains("ANTHROPIC_API_KEY"), "{detail}");
+}

@@ -1,0 +1,187 @@
+//! `leviathan executor`: carries out one attempt. With `--stage` it is one of the two processes that it starts
+//! for that; each is given only the credentials that its stage needs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use executor::fault::Fault;
+use executor::publish::ForgeAccess;
+use executor::work::ClaudeAccess;
+use executor::{publish, supervise, work};
+use model::AttemptId;
+use secrecy::SecretString;
+
+use crate::data::DataFolder;
+use crate::logging;
+
+/// What `leviathan executor` is told. A launcher gives all of it by the environment.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Only one stage, as a process that the executor starts itself
+    #[arg(long, value_enum, hide = true)]
+    stage: Option<Stage>,
+    /// The attempt to carry out
+    #[arg(long, env = "LEVIATHAN_ATTEMPT_ID", value_name = "ID")]
+    attempt: AttemptId,
+    #[command(flatten)]
+    data: DataFolder,
+    #[command(flatten)]
+    control_plane: ControlPlane,
+    #[command(flatten)]
+    claude: Claude,
+    #[command(flatten)]
+    forge: Forge,
+    /// The search path of the agent's commands and of the checks
+    #[arg(long, env = "LEVIATHAN_COMMAND_PATH", value_name = "PATH")]
+    command_path: Option<String>,
+    /// Where this process or a stage shall die, in a test
+    #[arg(long, env = "LEVIATHAN_FAULT", hide = true)]
+    fault: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Stage {
+    /// The agent, the gate and the checks
+    Work,
+    /// The second verification, the push and the pull request
+    Publish,
+}
+
+#[derive(Args)]
+struct ControlPlane {
+    /// Where the control plane is
+    #[arg(long, env = "LEVIATHAN_CONTROL_PLANE_URL", value_name = "URL")]
+    api_url: Option<String>,
+    /// The token of this attempt. Better given by the environment
+    #[arg(long, env = "LEVIATHAN_CONTROL_PLANE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<SecretString>,
+}
+
+#[derive(Args)]
+struct Claude {
+    /// The key of the Claude API. Better given by the environment
+    #[arg(long, env = "ANTHROPIC_API_KEY", hide_env_values = true, value_name = "KEY")]
+    anthropic_api_key: Option<SecretString>,
+    /// Where the Claude API is
+    #[arg(long, env = "ANTHROPIC_BASE_URL", value_name = "URL")]
+    anthropic_base_url: Option<String>,
+    /// The model that works, when the attempt names none
+    #[arg(long, env = "LEVIATHAN_MODEL")]
+    model: Option<String>,
+}
+
+#[derive(Args)]
+struct Forge {
+    /// The token of the forge. Better given by the environment
+    #[arg(long, env = "GITHUB_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    github_token: Option<SecretString>,
+    /// Where the REST interface of GitHub Enterprise is
+    #[arg(long, env = "GITHUB_API_URL", value_name = "URL")]
+    github_api_url: Option<String>,
+    /// The proxy to the forge
+    #[arg(long, env = "HTTPS_PROXY", value_name = "URL")]
+    https_proxy: Option<String>,
+    /// Certificates that are trusted instead of the system's
+    #[arg(long, env = "SSL_CERT_FILE", value_name = "FILE")]
+    certificates: Option<PathBuf>,
+    /// The ssh agent with the key for repositories that are reached by ssh
+    #[arg(long, env = "SSH_AUTH_SOCK", hide_env_values = true, value_name = "SOCKET")]
+    ssh_agent: Option<PathBuf>,
+}
+
+/// Runs the attempt or the stage. Exit code 0: the pull request is there, or waits for the forge; 1: the attempt
+/// failed; 2: it could not be carried out; 42: it is no longer this executor's.
+pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    logging::start();
+    let ran = tokio::runtime::Runtime::new().context("cannot start the async runtime").and_then(|runtime| {
+        let data = std::path::absolute(arguments.data.path()?).context("the data folder")?;
+        match arguments.stage {
+            None => Ok(runtime.block_on(supervise::main(supervision(arguments, data)?))),
+            Some(Stage::Work) => Ok(runtime.block_on(work::main(work(arguments, data)?))),
+            Some(Stage::Publish) => Ok(runtime.block_on(publish::main(publishing(arguments, data)?))),
+        }
+    });
+    ran.unwrap_or_else(|error| {
+        anstream::eprintln!("leviathan: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn supervision(arguments: Arguments, data: PathBuf) -> anyhow::Result<supervise::Settings> {
+    let (control_plane_url, control_plane_token) = arguments.control_plane.required()?;
+    Ok(supervise::Settings {
+        data,
+        attempt: arguments.attempt,
+        control_plane_url,
+        control_plane_token,
+        program: our_own_program()?,
+        command_path: arguments.command_path,
+        claude: arguments.claude.into(),
+        forge: arguments.forge.into(),
+        executor: name_of_this_process(),
+        log_filter: std::env::var("LEVIATHAN_LOG").ok(),
+        fault: arguments.fault,
+        clock: jiff::Timestamp::now,
+    })
+}
+
+fn work(arguments: Arguments, data: PathBuf) -> anyhow::Result<work::Settings> {
+    let path = arguments.command_path.map(|path| ("PATH".to_owned(), path));
+    Ok(work::Settings {
+        data,
+        attempt: arguments.attempt,
+        program: our_own_program()?,
+        environment: path.into_iter().collect::<BTreeMap<_, _>>(),
+        claude: arguments.claude.into(),
+        fault: Fault::at(arguments.fault),
+        clock: jiff::Timestamp::now,
+    })
+}
+
+fn publishing(arguments: Arguments, data: PathBuf) -> anyhow::Result<publish::Settings> {
+    let (url, token) = arguments.control_plane.required()?;
+    Ok(publish::Settings {
+        data,
+        attempt: arguments.attempt,
+        control_plane: api::Client::new(&url, token)?,
+        forge: arguments.forge.into(),
+        fault: Fault::at(arguments.fault),
+        clock: jiff::Timestamp::now,
+    })
+}
+
+impl ControlPlane {
+    fn required(self) -> anyhow::Result<(String, SecretString)> {
+        let url = self.api_url.context("LEVIATHAN_CONTROL_PLANE_URL is not set: the launcher sets it")?;
+        let token = self.token.context("LEVIATHAN_CONTROL_PLANE_TOKEN is not set: the launcher sets it")?;
+        Ok((url, token))
+    }
+}
+
+impl From<Claude> for ClaudeAccess {
+    fn from(claude: Claude) -> Self {
+        let Claude { anthropic_api_key, anthropic_base_url, model } = claude;
+        Self { api_key: anthropic_api_key, base_url: anthropic_base_url, model }
+    }
+}
+
+impl From<Forge> for ForgeAccess {
+    fn from(forge: Forge) -> Self {
+        let Forge { github_token, github_api_url, https_proxy, certificates, ssh_agent } = forge;
+        let network = target::Network { https_proxy, certificates, ssh_agent };
+        Self { token: github_token, api_url: github_api_url, network }
+    }
+}
+
+fn our_own_program() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("this program does not know its own file")
+}
+
+/// `HOST, process NUMBER`, for people.
+fn name_of_this_process() -> String {
+    let host = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
+    format!("{}, process {}", host.trim(), std::process::id())
+}
