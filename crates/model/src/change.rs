@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::documents::{Limits, Policy};
-use crate::rules::{PathRules, Verdict, Violation, ViolationKind};
+use crate::rules::{PathRules, Protection, Verdict, Violation, ViolationKind, protection};
 use crate::{CommitId, Digest, FailureReason, ObjectId, RepoPath};
 
 /// What a tree entry is.
@@ -246,6 +246,13 @@ impl PermittedChange {
         self.change_set.changes.iter().zip(&self.verdicts)
     }
 
+    /// The changes of protected files, which task and scope name literally, with what each file steers. A
+    /// reviewer must see them first.
+    pub fn steering(&self) -> impl Iterator<Item = (&Change, Protection)> {
+        let changes = self.change_set.changes.iter();
+        changes.filter_map(|change| Some((change, protection(&change.path)?)))
+    }
+
     /// Takes the reports of the invariants as proof. There must be exactly one passing report for every
     /// invariant of `policy`, with the same check, at exactly the candidate commit, and no other report.
     pub fn verify(
@@ -285,6 +292,11 @@ impl VerifiedChange {
     /// Each change with the verdict that names the rules which permitted it.
     pub fn files(&self) -> impl Iterator<Item = (&Change, &Verdict)> {
         self.permitted.files()
+    }
+
+    /// The changes of protected files, with what each file steers.
+    pub fn steering(&self) -> impl Iterator<Item = (&Change, Protection)> {
+        self.permitted.steering()
     }
 
     /// The passing reports, one for each invariant.

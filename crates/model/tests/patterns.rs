@@ -150,7 +150,8 @@ proptest! {
 
 /// Patterns and paths over few letters, so that they often meet.
 fn pattern() -> impl Strategy<Value = String> {
-    let name = proptest::string::string_regex(r"([ab]|\*[ab]|\?|\[ab\]|\{a,b\}|\{,ab\}[ab]){1,3}").expect("an expression");
+    let name = proptest::string::string_regex(r"([ab]|\*[ab]|\?|\[ab\]|\{a,b\}|\{,ab\}[ab]){1,3}")
+        .expect("an expression");
     let component = prop_oneof![4 => name, 1 => Just("**".to_owned()), 1 => Just("*".to_owned())];
     proptest::collection::vec(component, 1..5)
         .prop_map(|components| components.join("/"))

@@ -1,5 +1,7 @@
 //! Every mistake that a human can make in a document is answered at its place, all of them at once.
 
+use proptest::prelude::*;
+
 use leviathan_model::{Backlog, CommitId, Contract, Document, Documents, Policy, Problems, TargetSpec};
 
 #[test]
@@ -381,6 +383,56 @@ policy.yaml:12:24: the command ignores its failure: this check cannot fail; hint
 "#,
     );
 }
+
+proptest! {
+    #[test]
+    fn no_damage_to_a_document_makes_the_reader_panic(
+        at in any::<prop::sample::Index>(),
+        length in 0..12usize,
+        inserted in "[\\[\\]{}:,#&*!|>'\"%@`?\\- \t\n\ra-z0-9é\u{feff}\u{85}]{0,12}",
+    ) {
+        for whole in [DAMAGED_BACKLOG, DAMAGED_POLICY] {
+            let characters: Vec<char> = whole.chars().collect();
+            let at = at.index(characters.len());
+            let after = (at + length).min(characters.len());
+            let text: String =
+                characters[..at].iter().copied().chain(inserted.chars()).chain(characters[after..].iter().copied()).collect();
+            let documents = Documents {
+                contract: document("contract.yaml", &text),
+                backlog: document("backlog.yaml", &text),
+                policy: document("policy.yaml", &text),
+                operator_policy: Some(document("operator.yaml", &text)),
+            };
+            prop_assert!(TargetSpec::parse(commit(), &documents).is_err());
+        }
+    }
+}
+
+const DAMAGED_BACKLOG: &str = "\
+tasks:
+  - task_id: a
+    title: \"t\"
+    scope: docs
+    allowed_paths: ['src/**', \"{a,b}[c-d]?\"]
+    description: |
+      some
+        text
+    timeout: 10m
+    agent: {command: make}
+  - {task_id: b, status: blocked, depends_on: [a]}
+";
+
+const DAMAGED_POLICY: &str = "\
+scopes:
+  docs: {allowed_paths: ['docs/**'], forbidden_patterns: [docs/private/]}
+invariants:
+- name: tests
+  check: >-
+    pytest
+    tests/
+limits: {budget_usd: 2.50, max_patch_bytes: 2MiB}
+examples: [{scope: docs, allow: [docs/a.md], deny: [a]}]
+";
 
 const CONTRACT: &str = "target_id: a\nname: a\nrepo_url: https://github.com/o/r\ndefault_branch: main\n";
 

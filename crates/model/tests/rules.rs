@@ -2,8 +2,8 @@
 
 use leviathan_model::{
     Change, ChangeSet, CheckOutcome, CommitId, Digest, Document, Documents, Entry, FailureReason,
-    InvariantReport, Irregularity, IrregularityKind, Limits, Mode, ObjectId, PathRules, RepoPath, TargetSpec,
-    TaskId, Verdict, Violation, ViolationKind,
+    InvariantReport, Irregularity, IrregularityKind, Limits, Mode, ObjectId, PathRules, Protection, RepoPath,
+    TargetSpec, TaskId, Verdict, Violation, ViolationKind,
 };
 
 const CONTRACT: &str =
@@ -253,6 +253,22 @@ fn every_violation_is_found_and_the_gravest_is_the_reason() {
         ]
     );
     assert_eq!(refused.reason(), FailureReason::ProtectedPath);
+}
+
+#[test]
+fn changes_that_steer_the_checks_are_shown_apart() {
+    let changes = vec![
+        change("pyproject.toml", Some(Mode::Regular), Some(Mode::Regular)),
+        change(".github/workflows/ci.yml", Some(Mode::Regular), Some(Mode::Regular)),
+    ];
+    let set = ChangeSet::new(commit('a'), commit('b'), changes, vec![], 10);
+    let permitted = set.permit(&rules("named"), &Limits::default()).unwrap();
+    let steering: Vec<_> =
+        permitted.steering().map(|(change, protection)| (change.path.as_str(), protection)).collect();
+    assert_eq!(
+        steering,
+        [(".github/workflows/ci.yml", Protection::Platform), ("pyproject.toml", Protection::Checks)]
+    );
 }
 
 #[test]

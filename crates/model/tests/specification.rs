@@ -2,7 +2,8 @@
 //! the lines that surround such a fragment in a whole document.
 
 use leviathan_model::{
-    Backlog, CommitId, Contract, Document, Documents, Policy, Priority, Size, Status, TargetSpec, TaskId,
+    AgentChoice, Backlog, CommitId, Contract, Document, Documents, Policy, Priority, Size, Status,
+    TargetSpec, TaskId,
 };
 
 const CONTRACT: &str = r#"target_id: my-repo
@@ -208,6 +209,100 @@ fn every_example_of_a_policy_is_accepted() {
         }
     }
     Contract::parse("contract.yaml", CONTRACT.as_bytes()).unwrap();
+}
+
+#[test]
+fn every_optional_field_is_understood() {
+    let backlog = "\
+tasks:
+  - task_id: first
+    title: One
+    scope: docs
+    description: |
+      Several
+      lines
+    depends_on: [second]
+    max_attempts: 4
+    timeout: 1h30m
+    agent: {command: \"make docs\"}
+    x-ticket: 7
+  - {task_id: second, title: Two, scope: docs, status: blocked, blocked_reason: later, agent: claude}
+";
+    let policy = "\
+scopes:
+  docs: {description: texts, allowed_paths: [docs/], forbidden_patterns: []}
+invariants:
+  - {name: tests, check: pytest, timeout: 90s}
+  - {name: lint, check: ruff check .}
+limits: {max_files_changed: 7, max_patch_bytes: 512KiB, max_file_bytes: 1000, attempt_timeout: 45m, max_attempts: 3, max_open_prs: 9, max_concurrent: 2, budget_usd: 2.50}
+setup: [pip install -r requirements.txt, {run: npm ci, timeout: 5m}]
+network: {agent: [docs.rs], setup: [PyPI.org, '*.pythonhosted.org'], checks: []}
+protected: [docs/legal/**]
+examples:
+  - {scope: docs, allow: [docs/a.md], deny: [docs/legal/terms.md, src/a.py]}
+baseline: false
+strict_checks: true
+sandbox: strict
+overlap: wait
+x-owner: team
+";
+    let spec = TargetSpec::parse(commit(), &documents(CONTRACT, backlog, policy)).unwrap();
+
+    let [first, second] = spec.backlog.tasks.as_slice() else { panic!("two tasks") };
+    assert_eq!(first.description.as_deref(), Some("Several\nlines\n"));
+    assert_eq!(first.depends_on, [second.task_id.clone()]);
+    assert_eq!(first.agent, Some(AgentChoice::Command("make docs".to_owned())));
+    assert_eq!((second.status, second.blocked_reason.as_deref()), (Status::Blocked, Some("later")));
+    assert_eq!(second.agent, Some(AgentChoice::Claude));
+    let limits = spec.limits_for(first);
+    assert_eq!((limits.max_attempts, limits.attempt_timeout.as_secs()), (4, 5400));
+    assert_eq!(spec.limits_for(second).max_attempts, 3);
+
+    let policy = serde_json::to_value(&spec.policy).unwrap();
+    assert_eq!(
+        policy,
+        serde_json::json!({
+            "scopes": { "docs": { "description": "texts", "allowed_paths": ["docs/"], "forbidden_patterns": [] } },
+            "invariants": [
+                { "name": "tests", "check": "pytest", "timeout": "1m30s" },
+                { "name": "lint", "check": "ruff check .", "timeout": "10m" },
+            ],
+            "limits": {
+                "max_files_changed": 7, "max_patch_bytes": 524_288, "max_file_bytes": 1000,
+                "attempt_timeout": "45m", "max_attempts": 3, "max_open_prs": 9, "max_concurrent": 2,
+                "budget_usd": 2.5,
+            },
+            "setup": [
+                { "run": "pip install -r requirements.txt", "timeout": "10m" },
+                { "run": "npm ci", "timeout": "5m" },
+            ],
+            "network": { "agent": ["docs.rs"], "setup": ["pypi.org", "*.pythonhosted.org"], "checks": [] },
+            "protected": ["docs/legal/**"],
+            "examples": [{ "scope": "docs", "allow": ["docs/a.md"], "deny": ["docs/legal/terms.md", "src/a.py"] }],
+            "baseline": false,
+            "strict_checks": true,
+            "sandbox": "strict",
+            "overlap": "wait",
+        })
+    );
+}
+
+#[test]
+fn the_task_of_the_workflow_is_what_a_command_agent_reads() {
+    let backlog = Backlog::parse("backlog.yaml", format!("tasks:\n{WORKFLOW_TASK}").as_bytes()).unwrap();
+    assert_eq!(
+        serde_json::to_value(&backlog.tasks[0]).unwrap(),
+        serde_json::json!({
+            "task_id": "task-deps-2024-01",
+            "title": "Update Python dependencies to latest",
+            "scope": "dependencies",
+            "priority": "high",
+            "estimated_size": "small",
+            "allowed_paths": ["requirements.txt"],
+            "acceptance_criteria": ["All dependencies updated to latest compatible versions", "Tests pass"],
+            "status": "pending",
+        })
+    );
 }
 
 #[test]

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use super::Problem;
 
+/// How many problems of one document are reported.
+const MOST_PROBLEMS: usize = 500;
+
 /// A place in a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Position {
@@ -37,10 +40,17 @@ impl Findings {
         Self { file: file.into(), problems: Vec::new(), warnings: Vec::new() }
     }
 
-    /// Notes what makes the document unusable. `message` says what was found and what is expected.
+    /// Notes what makes the document unusable. `message` says what was found and what is expected. A hostile
+    /// document of one mistake after the other is not answered in full.
     pub(super) fn problem(&mut self, at: Position, message: String, hint: Option<String>) {
-        let problem = self.place(at, message, hint);
-        self.problems.push(problem);
+        if self.problems.len() < MOST_PROBLEMS {
+            let problem = self.place(at, message, hint);
+            self.problems.push(problem);
+        } else if self.problems.len() == MOST_PROBLEMS {
+            let message = format!("more problems follow; expected at most {MOST_PROBLEMS} to be of use");
+            let problem = self.place(at, message, None);
+            self.problems.push(problem);
+        }
     }
 
     /// Notes what is suspicious without being wrong.
