@@ -592,3 +592,111 @@ async fn the_transcript_holds_every_request_as_it_was_sent() {
     let counts = ["response", "call_failed", "tool_intent", "tool_result", "end"].map(count);
     assert_eq!(counts, [5, 1, 3, 3, 1]);
 }
+
+/// What each tool says to each input, and what the file is afterwards. All calls of a row are one turn.
+#[tokio::test]
+async fn tools_do_what_they_say_and_every_misuse_is_an_error_with_a_next_step() {
+    let edit = |command: &str, more: Value| {
+        let mut input = json!({ "command": command, "path": "src/app.py" });
+        input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        ("str_replace_based_edit_tool", input)
+    };
+    let replace = |old: &str, new: &str| edit("str_replace", json!({ "old_str": old, "new_str": new }));
+    let insert = |line: i64, text: &str| edit("insert", json!({ "insert_line": line, "insert_text": text }));
+    let view = |more: Value| edit("view", more);
+    let read = |path: &str| ("read_file", json!({ "path": path }));
+    let unchanged = "one\ntwo\ntwo\nthree";
+    // The call, a part of what the tool must say, whether that is an error, and the file afterwards.
+    let rows = [
+        (replace("one", "1"), "Changed `src/app.py`", false, "1\ntwo\ntwo\nthree"),
+        (replace("one\n", ""), "Changed `src/app.py`", false, "two\ntwo\nthree"),
+        (replace("two", "2"), "2 times, at lines 2, 3", true, unchanged),
+        (replace("four", "4"), "must match exactly", true, unchanged),
+        (replace("one\nthree", "4"), "Lines that hold its first line", true, unchanged),
+        (replace("", "4"), "old_str is empty", true, unchanged),
+        (replace("one", "one"), "nothing was changed", true, unchanged),
+        (insert(0, "zero"), "Changed", false, "zero\none\ntwo\ntwo\nthree"),
+        (insert(4, "four\n"), "Changed", false, "one\ntwo\ntwo\nthree\nfour\n"),
+        (insert(5, "five"), "between 0 and 4", true, unchanged),
+        (edit("create", json!({ "file_text": "new" })), "Replaced", false, "new"),
+        (view(json!({})), "     4\tthree", false, unchanged),
+        (view(json!({ "view_range": [2, 2] })), "     2\ttwo", false, unchanged),
+        (view(json!({ "view_range": [3, -1] })), "     3\ttwo\n     4\tthree", false, unchanged),
+        (view(json!({ "view_range": [9, 12] })), "has 4 lines", true, unchanged),
+        (view(json!({ "view_range": [0, 1] })), "1 <= first", true, unchanged),
+        (view(json!({ "path": "." })), "src/app.py", false, unchanged),
+        (view(json!({ "path": "missing.py" })), "look for it with glob", true, unchanged),
+        (view(json!({ "path": "../canary" })), "leaves the repository", true, unchanged),
+        (view(json!({ "path": "/etc/passwd" })), "leaves the repository", true, unchanged),
+        (view(json!({ "path": "src/link" })), "symbolic link", true, unchanged),
+        (view(json!({ "path": "src/binary" })), "not UTF-8", true, unchanged),
+        (edit("create", json!({ "path": "../canary", "file_text": "x" })), "..", true, unchanged),
+        (edit("create", json!({ "path": ".git/config", "file_text": "x" })), ".git", true, unchanged),
+        (edit("create", json!({ "path": "src/link", "file_text": "x" })), "symbolic link", true, unchanged),
+        (
+            edit("create", json!({ "path": ".leviathan/policy.yaml", "file_text": "x" })),
+            "refused",
+            true,
+            unchanged,
+        ),
+        (edit("create", json!({ "path": "src/key.pem", "file_text": "x" })), "forbidden", true, unchanged),
+        (edit("undo_edit", json!({})), "undo_edit", true, unchanged),
+        (read("src/app.py"), unchanged, false, unchanged),
+        (
+            ("read_file", json!({ "path": "src/app.py", "first_line": 2, "lines": 1 })),
+            "two\n",
+            false,
+            unchanged,
+        ),
+        (("grep", json!({ "pattern": "t(wo|hree)$" })), "src/app.py:4:three", false, unchanged),
+        (
+            ("grep", json!({ "pattern": "ONE", "ignore_case": true, "path": "src/app.py" })),
+            "src/app.py:1:one",
+            false,
+            unchanged,
+        ),
+        (("grep", json!({ "pattern": "one", "glob": "*.md" })), "Nothing was found.", false, unchanged),
+        (("grep", json!({ "pattern": "secret" })), "Nothing was found.", false, unchanged),
+        (("grep", json!({ "pattern": "(" })), "no regular expression", true, unchanged),
+        (("glob", json!({ "pattern": "*.py" })), "Nothing was found.", false, unchanged),
+        (("glob", json!({ "pattern": "**/*.{py,md}" })), "README.md\nsrc/app.py", false, unchanged),
+        (("glob", json!({ "pattern": "[" })), "`[`", true, unchanged),
+        (("bash", json!({ "command": "cat src/app.py; exit 3" })), "three\n[exited with 3]", true, unchanged),
+        (("bash", json!({ "command": "env | grep -c ANTHROPIC" })), "0\n[exited with 1]", true, unchanged),
+        (
+            ("bash", json!({ "command": "head -c 30000 /dev/zero | tr '\\0' x" })),
+            "20000 bytes left out",
+            false,
+            unchanged,
+        ),
+        (("bash", json!({ "restart": true })), "starts afresh", false, unchanged),
+        (("bash", json!({})), "command is missing", true, unchanged),
+        (("run_check", json!({ "name": "tests" })), "1 test failed", true, unchanged),
+        (("run_check", json!({ "name": "lint" })), "the checks are: tests", true, unchanged),
+    ];
+    for ((tool, input), part, is_error, after) in rows {
+        let shown = format!("{tool} {input}");
+        let stage = Stage::new([Reply::tool(tool, input), Reply::refusal("none", "the row is over")]).await;
+        std::fs::write(stage.tree().join("src/app.py"), unchanged).unwrap();
+        std::fs::write(stage.tree().join("src/binary"), [0xff, 0xfe, b'\n']).unwrap();
+        std::fs::write(stage.folder.path().join("canary"), "secret").unwrap();
+        std::os::unix::fs::symlink("../../canary", stage.tree().join("src/link")).unwrap();
+        stage.work().await.unwrap_err();
+        let (_, text, was_error) = stage.server.last_results().remove(0);
+        assert!(text.contains(part), "{shown}: {text}");
+        assert_eq!(was_error, is_error, "{shown}: {text}");
+        assert_eq!(stage.read("src/app.py"), after, "{shown}");
+        assert_eq!(std::fs::read_to_string(stage.folder.path().join("canary")).unwrap(), "secret", "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn lines_that_end_in_carriage_return_are_explained_and_kept() {
+    let stage =
+        Stage::new([edit("one\ntwo", "x"), edit("one\r\ntwo", "1\r\n2"), Reply::finish("Done.")]).await;
+    std::fs::write(stage.tree().join("src/app.py"), "one\r\ntwo\r\n").unwrap();
+    stage.work().await.unwrap();
+    assert_eq!(stage.read("src/app.py"), "1\r\n2\r\n");
+    let refused = stage.server.seen()[1].body["messages"][2].to_string();
+    assert!(refused.contains("lines end with"), "{refused}");
+}

@@ -150,7 +150,8 @@ impl Rules {
 
 fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if header("x-api-key") != KEY {
+    // Both ways to send a key are documented; the vendor's own libraries use the second.
+    if header("x-api-key") != KEY && header("authorization").strip_prefix("Bearer ") != Some(KEY) {
         let message = "invalid x-api-key".to_owned();
         return Err(Refusal { status: 401, kind: "authentication_error", message, code: None });
     }
@@ -292,4 +293,146 @@ fn signature(model: &Value, messages: &[Value], content: &[Value], thinking: &st
 
 fn invalid<T>(message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::invalid(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn headers(change: impl FnOnce(&mut HeaderMap)) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-api-key", KEY.parse().unwrap());
+        headers.insert("anthropic-version", VERSION.parse().unwrap());
+        headers.insert("content-type", "application/json".parse().unwrap());
+        change(&mut headers);
+        headers
+    }
+
+    /// A correct request in the middle of a conversation.
+    fn request() -> Value {
+        let mut request = json!({
+            "model": "claude-opus-5-5", "max_tokens": 100, "stream": true,
+            "cache_control": { "type": "ephemeral" },
+            "system": [{ "type": "text", "text": "Be good.", "cache_control": { "type": "ephemeral" } }],
+            "thinking": { "type": "adaptive", "display": "summarized" },
+            "tools": [
+                { "type": "bash_20250124", "name": "bash" },
+                { "name": "grep", "input_schema": { "type": "object", "properties": {} } },
+            ],
+            "messages": [
+                { "role": "user", "content": [{ "type": "text", "text": "Do it." }] },
+                { "role": "assistant", "content": [
+                    { "type": "thinking", "thinking": "Hm.", "signature": "" },
+                    { "type": "tool_use", "id": "t1", "name": "bash", "input": { "command": "ls" } },
+                ] },
+                { "role": "user", "content": [
+                    { "type": "tool_result", "tool_use_id": "t1", "content": "a" },
+                    { "type": "text", "text": "Go on." },
+                ] },
+            ],
+        });
+        let before = [request["messages"][0].clone()];
+        request["messages"][1]["content"][0]["signature"] =
+            Value::from(signature(&request["model"], &before, &[], "Hm."));
+        request
+    }
+
+    fn refuse(headers: &HeaderMap, request: &Value) -> Option<(u16, String)> {
+        let mut rules = Rules { thought: HashSet::from(["t1".to_owned()]), ..Rules::default() };
+        rules.refuse(headers, 100, request).err().map(|refusal| (refusal.status, refusal.message))
+    }
+
+    #[test]
+    fn a_correct_request_is_accepted_with_either_way_to_send_the_key() {
+        assert_eq!(refuse(&headers(|_| {}), &request()), None);
+        let bearer = headers(|headers| {
+            headers.remove("x-api-key");
+            headers.insert("authorization", format!("Bearer {KEY}").parse().unwrap());
+        });
+        assert_eq!(refuse(&bearer, &request()), None);
+    }
+
+    #[test]
+    fn wrong_headers_are_refused() {
+        let rows = [
+            ("x-api-key", "sk-other", 401),
+            ("anthropic-version", "2023-06-01", 400),
+            ("content-type", "text/plain", 400),
+        ];
+        for (name, value, status) in rows {
+            let wrong = headers(|headers| {
+                headers.insert(name, value.parse().unwrap());
+            });
+            assert_eq!(refuse(&wrong, &request()).unwrap().0, status, "{name}: {value}");
+            let missing = headers(|headers| {
+                headers.remove(name);
+            });
+            assert_eq!(refuse(&missing, &request()).unwrap().0, status, "{name} is missing");
+        }
+        let size = Rules::default().refuse(&headers(|_| {}), MAX_BODY + 1, &request()).unwrap_err();
+        assert_eq!(size.status, 413);
+    }
+
+    #[test]
+    fn wrong_requests_are_refused() {
+        type Change = fn(&mut Value);
+        let rows: [(&str, u16, Change); 32] = [
+            ("temperature", 400, |r| r["temperature"] = json!(1)),
+            ("top_p", 400, |r| r["top_p"] = json!(1)),
+            ("top_k", 400, |r| r["top_k"] = json!(1)),
+            ("forced tool", 400, |r| r["tool_choice"] = json!({ "type": "any" })),
+            ("named tool", 400, |r| r["tool_choice"] = json!({ "type": "tool", "name": "bash" })),
+            ("unknown model", 404, |r| r["model"] = json!("claude-1")),
+            ("no model", 404, |r| r["model"] = Value::Null),
+            ("no max_tokens", 400, |r| r["max_tokens"] = Value::Null),
+            ("no tokens", 400, |r| r["max_tokens"] = json!(0)),
+            ("too many tokens", 400, |r| r["max_tokens"] = json!(1_000_000)),
+            ("thinking off", 400, |r| r["thinking"] = json!({ "type": "disabled" })),
+            ("thinking budget", 400, |r| r["thinking"] = json!({ "type": "enabled", "budget_tokens": 1024 })),
+            ("effort", 400, |r| r["output_config"] = json!({ "effort": "most" })),
+            ("tool without schema", 400, |r| r["tools"][1] = json!({ "name": "grep" })),
+            ("tool of an unknown version", 400, |r| r["tools"][0]["type"] = json!("bash_20990101")),
+            ("two tools of one name", 400, |r| r["tools"][1]["name"] = json!("bash")),
+            ("no messages", 400, |r| r["messages"] = json!([])),
+            ("assistant first", 400, |r| r["messages"][0]["role"] = json!("assistant")),
+            ("two of one role", 400, |r| r["messages"][1]["role"] = json!("user")),
+            ("prefill", 400, |r| r["messages"].as_array_mut().unwrap().truncate(2)),
+            ("unknown field", 400, |r| r["messages"][0]["name"] = json!("x")),
+            ("empty content", 400, |r| r["messages"][0]["content"] = json!([])),
+            ("empty text", 400, |r| r["messages"][0]["content"][0]["text"] = json!(" ")),
+            ("changed history", 400, |r| r["messages"][0]["content"][0]["text"] = json!("Do that.")),
+            ("changed thinking", 400, |r| r["messages"][1]["content"][0]["thinking"] = json!("Ha.")),
+            ("another model's thinking", 400, |r| r["model"] = json!("claude-sonnet-5-5")),
+            ("thinking left out", 400, |r| {
+                r["messages"][1]["content"].as_array_mut().unwrap().remove(0);
+            }),
+            ("missing result", 400, |r| {
+                r["messages"][2]["content"].as_array_mut().unwrap().remove(0);
+            }),
+            ("orphan result", 400, |r| r["messages"][2]["content"][0]["tool_use_id"] = json!("t2")),
+            ("result not first", 400, |r| r["messages"][2]["content"].as_array_mut().unwrap().reverse()),
+            ("result twice", 400, |r| {
+                r["messages"][2]["content"][1] = r["messages"][2]["content"][0].clone()
+            }),
+            ("too long", 400, |r| r["messages"][2]["content"][1]["text"] = json!("x".repeat(5_000_000))),
+        ];
+        for (name, status, change) in rows {
+            let mut wrong = request();
+            change(&mut wrong);
+            let refused = refuse(&headers(|_| {}), &wrong);
+            assert_eq!(refused.as_ref().map(|(status, _)| *status), Some(status), "{name}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn history_may_end_with_the_assistant_only_after_a_pause() {
+        let mut paused = request();
+        paused["messages"][1]["content"] = json!([{ "type": "text", "text": "Wait." }]);
+        paused["messages"].as_array_mut().unwrap().truncate(2);
+        assert!(refuse(&headers(|_| {}), &paused).is_some());
+        let mut rules = Rules { paused: true, ..Rules::default() };
+        assert!(rules.refuse(&headers(|_| {}), 100, &paused).is_ok());
+    }
 }

@@ -124,7 +124,7 @@ fn classify(error: &CallError) -> Class {
 }
 
 fn is_spend_limit(status: u16, kind: &str, message: &str, code: Option<&str>) -> bool {
-    let is_named = matches!(code, Some("enforced_spend_limit_reached" | "contract_spend_limit_reached"));
+    let is_named = code.is_some_and(|code| code.ends_with("spend_limit_reached"));
     let says_so =
         ["usage limit", "credit balance", "spend limit"].iter().any(|words| message.contains(words));
     is_named || status == 402 || kind == "billing_error" || (status == 400 && says_so)
