@@ -3,6 +3,7 @@
 //! way, and written down: a test that made one fails when the GitHub is dropped.
 
 mod rest;
+mod shapes;
 
 use std::collections::VecDeque;
 use std::path::Path;
