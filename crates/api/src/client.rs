@@ -1,9 +1,10 @@
 //! The client of the control plane: one method for each route.
 
+use std::error::Error;
 use std::time::Duration;
 
 use model::{AttemptId, Digest, Event, TargetId};
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{ClientBuilder, RequestBuilder, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,14 +33,13 @@ pub enum ClientError {
     },
     /// No answer: nobody listens, the connection broke, or it took too long.
     #[error(
-        "the control plane at {url} does not answer: {source}; start it with `leviathan up` or correct LEVIATHAN_CONTROL_PLANE_URL"
+        "the control plane at {url} does not answer: {problem}; start it with `leviathan up` or correct LEVIATHAN_CONTROL_PLANE_URL"
     )]
     Unreachable {
         /// Where it was looked for.
         url: String,
         /// What went wrong.
-        #[source]
-        source: reqwest::Error,
+        problem: String,
     },
     /// An answer that is none of ours.
     #[error("{url} answers, but not as a control plane of this version: {problem}")]
@@ -89,17 +89,15 @@ impl Client {
                 "`{base}` is not the URL of a control plane: expected http://HOST:PORT or https://HOST:PORT"
             )));
         }
-        // The error of a second installation only says that a provider is there already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(10))
-            .timeout(Duration::from_secs(120))
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("leviathan/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|problem| {
-                ClientError::Unusable(format!("no HTTP client can be made here: {problem}"))
-            })?;
+        if !token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ClientError::Unusable(
+                "the token holds a space, a line end or another character that no request can carry; give it exactly as the control plane has it"
+                    .to_owned(),
+            ));
+        }
+        let http = builder(&base).build().map_err(|problem| {
+            ClientError::Unusable(format!("no HTTP client can be made here: {}", root_cause(&problem)))
+        })?;
         Ok(Self { http, base, token })
     }
 
@@ -251,8 +249,8 @@ impl Client {
     /// `GET /v1/artifacts/{sha256}`, verified against its name here too.
     pub async fn artifact(&self, digest: &Digest) -> Result<bytes::Bytes, ClientError> {
         let url = self.url(&format!("/v1/artifacts/{digest}"));
-        let bytes = self.send(self.http.get(&url)).await?.bytes().await;
-        let bytes = bytes.map_err(|source| ClientError::Unreachable { url: url.clone(), source })?;
+        let answer = self.send(self.http.get(&url)).await?;
+        let bytes = answer.bytes().await.map_err(|problem| self.unreachable(&problem))?;
         if Digest::of(&bytes) == *digest {
             Ok(bytes)
         } else {
@@ -274,10 +272,7 @@ impl Client {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
         let request = request.bearer_auth(self.token.expose_secret());
-        let response = request.send().await.map_err(|source| ClientError::Unreachable {
-            url: self.base.clone(),
-            source: source.without_url(),
-        })?;
+        let response = request.send().await.map_err(|problem| self.unreachable(&problem))?;
         if response.status().is_success() { Ok(response) } else { Err(self.refusal(response).await) }
     }
 
@@ -286,6 +281,11 @@ impl Client {
         let text = response.text().await.unwrap_or_default();
         match serde_json::from_str::<ErrorBody>(&text) {
             Ok(body) => ClientError::Refused { status: status.as_u16(), body },
+            // What stands between us and the control plane says that it cannot reach it either.
+            Err(_) if matches!(status.as_u16(), 502..=504) => ClientError::Unreachable {
+                url: self.base.clone(),
+                problem: format!("something before it answers with HTTP status {status}"),
+            },
             Err(_) => {
                 ClientError::Unreadable { url: self.base.clone(), problem: format!("HTTP status {status}") }
             }
@@ -293,13 +293,136 @@ impl Client {
     }
 
     async fn decode<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
-        let bytes = response.bytes().await.map_err(|source| ClientError::Unreachable {
-            url: self.base.clone(),
-            source: source.without_url(),
-        })?;
+        let bytes = response.bytes().await.map_err(|problem| self.unreachable(&problem))?;
         serde_json::from_slice(&bytes).map_err(|problem| ClientError::Unreadable {
             url: self.base.clone(),
             problem: problem.to_string(),
         })
+    }
+
+    fn unreachable(&self, problem: &reqwest::Error) -> ClientError {
+        ClientError::Unreachable { url: self.base.clone(), problem: root_cause(problem) }
+    }
+}
+
+/// How long a connection may take to be made, and how long a whole call.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The token goes to the control plane alone: to no proxy, and nowhere that a redirect points.
+fn builder(base: &str) -> ClientBuilder {
+    // The error of a second installation only says that a provider is there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(CALL_TIMEOUT)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("leviathan/", env!("CARGO_PKG_VERSION")));
+    if base.starts_with("https://") {
+        builder
+    } else {
+        // Reading the machine's certificates takes longer than a whole call that needs none.
+        builder.tls_certs_only([])
+    }
+}
+
+/// What really went wrong: the innermost of the errors that are wrapped into each other.
+fn root_cause(problem: &reqwest::Error) -> String {
+    if problem.is_timeout() {
+        return "it takes too long".to_owned();
+    }
+    let mut cause: &dyn Error = problem;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A far side that answers one connection with these bytes and hangs up. Its URL.
+    async fn far_side(answer: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let _ = connection.read(&mut [0; 4096]).await.unwrap();
+            connection.write_all(answer).await.unwrap();
+        });
+        url
+    }
+
+    fn client(url: &str) -> Client {
+        Client::new(url, SecretString::from("operator-token")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn each_way_of_not_answering_is_named_without_the_words_of_a_library() {
+        let rows: [(&[u8], &str); 5] = [
+            (b"", "does not answer: connection closed before message completed"),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"status\":", "does not answer: "),
+            (b"SSH-2.0-OpenSSH_9.9\r\n", "does not answer: invalid HTTP version parsed"),
+            (
+                b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi",
+                "not as a control plane of this version: expected value",
+            ),
+            (b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno", "HTTP status 404"),
+        ];
+        for (answer, expected) in rows {
+            let error = client(&far_side(answer).await).health().await.unwrap_err().to_string();
+            assert!(error.contains(expected), "{error} should contain {expected}");
+            assert!(!error.contains("error sending request"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_where_nobody_listens_says_how_to_start_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let error = client(&url).targets().await.unwrap_err();
+        assert!(error.is_transient());
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the control plane at {url} does not answer: Connection refused (os error 111); start it with `leviathan up` or correct LEVIATHAN_CONTROL_PLANE_URL"
+            )
+        );
+    }
+
+    #[tokio::test]
+    async fn a_refusal_keeps_its_code_and_a_redirect_is_not_followed() {
+        let refusal = b"HTTP/1.1 409 Conflict\r\ncontent-length: 57\r\n\r\n{\"code\":\"not_claimable\",\"detail\":\"busy\",\"hint\":\"wait\"}   ";
+        let error = client(&far_side(refusal).await).targets().await.unwrap_err();
+        assert_eq!((error.code(), error.is_transient()), (Some(ErrorCode::NotClaimable), false));
+        assert_eq!(error.to_string(), "busy; wait");
+        let gateway = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n";
+        let error = client(&far_side(gateway).await).targets().await.unwrap_err();
+        assert!(error.is_transient() && error.to_string().contains("HTTP status 502"), "{error}");
+        let elsewhere = b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: 0\r\n\r\n";
+        let error = client(&far_side(elsewhere).await).targets().await.unwrap_err();
+        assert!(error.to_string().contains("HTTP status 302"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_before_anything_is_sent() {
+        let rows = [
+            ("127.0.0.1:8000", "t", "expected http://HOST:PORT or https://HOST:PORT"),
+            ("ftp://control-plane", "t", "expected http://HOST:PORT"),
+            ("http://127.0.0.1:8000", "two words", "the token holds a space"),
+            ("http://127.0.0.1:8000", "line\n", "the token holds a space, a line end"),
+        ];
+        for (url, token, expected) in rows {
+            let error = Client::new(url, SecretString::from(token)).err().unwrap().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("two words"), "a token is never shown: {error}");
+        }
+        assert!(Client::new("https://control-plane/", SecretString::from("t")).is_ok());
     }
 }

@@ -146,8 +146,7 @@ pub struct AttemptsQuery {
     /// Only those whose id begins or ends so; `attempt-` may be left out. At least one character.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Only in this state; `live` for all that are not terminal, `invalidated` for those. Failures have no
-    /// other state, so `GET /v1/failures` takes none.
+    /// Only in this state; `live` for all that are not terminal, `invalidated` for those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     /// At most so many; 10 unless said, at most 1000.

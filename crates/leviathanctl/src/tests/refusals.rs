@@ -74,7 +74,7 @@ fn an_answer_that_is_none_of_ours_is_named() {
     for (status, body, expected) in [
         (200, &b"<html>hello</html>"[..], "answers, but not as a control plane of this version"),
         (200, b"{\"targets\":[{}]}", "missing field"),
-        (502, b"bad gateway", "HTTP status 502"),
+        (418, b"short and stout", "HTTP status 418"),
         (302, b"", "HTTP status 302"),
     ] {
         let refused = ask("targets-list", answer(status, body)).refused();
