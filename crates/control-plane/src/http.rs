@@ -103,6 +103,3 @@ async fn blocking<T: Send + 'static, E: Into<Failure> + Send + 'static>(
         Err(problem) => Err(Failure::internal(problem.to_string())),
     }
 }
-
-#[cfg(test)]
-mod tests;

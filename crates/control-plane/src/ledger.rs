@@ -5,6 +5,7 @@
 //! and only then answers. Two callers who want the same thing therefore cannot both get it. The ledger knows
 //! nothing of HTTP, tokens or clocks; whoever calls has read those.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
@@ -219,10 +220,11 @@ impl Ledger {
         self.shared.history.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The events of these seqs, verified. Reads files: not for an async thread.
-    pub(crate) fn events(&self, seqs: &[u64]) -> Result<Vec<RecordedEvent>, ReplayError> {
+    /// The events of these seqs, verified: as many from the front as have `budget` bytes together, but at least
+    /// one. Reads files: not for an async thread.
+    pub(crate) fn events(&self, seqs: &[u64], budget: usize) -> Result<Vec<RecordedEvent>, ReplayError> {
         let mut events = Vec::with_capacity(seqs.len());
-        let mut rest = seqs;
+        let (mut rest, mut bytes) = (seqs, 0);
         while let Some(first) = rest.first() {
             let in_a_row = rest.iter().zip(*first..).take_while(|(seq, expected)| *seq == expected).count();
             let records = self.shared.store.read(*first, in_a_row)?;
@@ -230,11 +232,33 @@ impl Ledger {
                 break;
             }
             for record in &records {
+                bytes += record.body().as_bytes().len();
+                if bytes > budget && !events.is_empty() {
+                    return Ok(events);
+                }
                 events.push(history::placed(record, history::event_of(record)?));
             }
             rest = &rest[records.len()..];
         }
         Ok(events)
+    }
+
+    /// The same from the back, in the order of the log.
+    pub(crate) fn newest_events(
+        &self,
+        seqs: &[u64],
+        budget: usize,
+    ) -> Result<Vec<RecordedEvent>, ReplayError> {
+        let (mut events, mut bytes) = (VecDeque::new(), 0);
+        for seq in seqs.iter().rev() {
+            let Some(record) = self.shared.store.read(*seq, 1)?.pop() else { break };
+            bytes += record.body().as_bytes().len();
+            if bytes > budget && !events.is_empty() {
+                break;
+            }
+            events.push_front(history::placed(&record, history::event_of(&record)?));
+        }
+        Ok(events.into())
     }
 
     /// Why the journal takes no writes any more; `None` while all is well.

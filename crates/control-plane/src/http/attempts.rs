@@ -53,7 +53,7 @@ async fn detail(app: Shared, Id(id): Id<AttemptId>) -> Result<Json<AttemptDetail
         (view, attempt.candidate.clone(), attempt.created.policy_digest.clone(), seqs)
     };
     let ledger = app.ledger.clone();
-    let events = blocking(move || ledger.events(&seqs)).await?;
+    let events = blocking(move || ledger.events(&seqs, usize::MAX)).await?;
     let told = Told::by(&events);
     Ok(Json(AttemptDetail {
         attempt,

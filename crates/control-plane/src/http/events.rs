@@ -22,6 +22,8 @@ use crate::ledger::Fence;
 const PAGE: u32 = 1_000;
 /// The most events that a page can have.
 const LARGEST_PAGE: u32 = 5_000;
+/// The most bytes that the events of a page have together, unless a single one is longer.
+const PAGE_BYTES: usize = 8 << 20;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new().route("/v1/events/ingest", post(ingest)).route("/v1/events", get(list))
@@ -148,11 +150,15 @@ async fn list(app: Shared, Filters(query): Filters<EventsQuery>) -> Result<Json<
         let history = app.ledger.history();
         (history.find(&query, limit), history.graph().head())
     };
-    let is_full = seqs.len() == limit;
+    let (found, newest) = (seqs.len(), query.newest.unwrap_or(false));
     let ledger = app.ledger.clone();
-    let events = blocking(move || ledger.events(&seqs)).await?;
+    let read = move || {
+        if newest { ledger.newest_events(&seqs, PAGE_BYTES) } else { ledger.events(&seqs, PAGE_BYTES) }
+    };
+    let events = blocking(read).await?;
+    let is_whole = newest || (found < limit && events.len() == found);
     let next_after = match events.last() {
-        Some(last) if is_full => last.seq.0,
+        Some(last) if !is_whole => last.seq.0,
         Some(_) | None => head,
     };
     Ok(Json(EventsPage { events, next_after, head }))

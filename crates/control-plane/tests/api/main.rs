@@ -1,0 +1,9 @@
+//! The control plane as its clients see it: real HTTP, real files, the real client.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod access;
+mod attempts;
+mod defects;
+mod ingest;
+mod reading;
+mod support;

@@ -1,0 +1,254 @@
+//! `leviathan control-plane` as a process: how it starts, stops, and what survives when it is killed.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use api::types::EventsQuery;
+use api::{Client, ClientError, ErrorCode};
+use model::event::{EventKind, Reason, Subject, Timestamp};
+use model::{ActorId, Event, EventId};
+use rustix::process::{Pid, Signal, kill_process};
+use secrecy::SecretString;
+
+const TOKEN: &str = "operator-token-of-the-tests";
+
+/// A control plane in a process of its own; killed when the test is done with it.
+struct Process {
+    child: Child,
+    client: Client,
+    log: BufReader<ChildStderr>,
+    said: String,
+}
+
+impl Process {
+    fn start(data: &Path) -> Self {
+        Self::start_by(command(data))
+    }
+
+    /// Starts the process and waits until it says where it listens.
+    fn start_by(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        let address = loop {
+            let before = said.len();
+            assert!(log.read_line(&mut said).unwrap() > 0, "it ended before it was ready:\n{said}");
+            if let Some((_, address)) = said[before..].split_once("is ready. address=") {
+                break address.trim().to_owned();
+            }
+        };
+        let client = Client::new(&format!("http://{address}"), SecretString::from(TOKEN)).unwrap();
+        Self { child, client, log, said }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// How it ended, and what it said until then.
+    fn end(mut self) -> (ExitStatus, String) {
+        let mut said = std::mem::take(&mut self.said);
+        self.log.read_to_string(&mut said).unwrap();
+        (self.child.wait().unwrap(), said)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(data: &Path) -> Command {
+    with(data, "--listen", "127.0.0.1:0")
+}
+
+fn with(data: &Path, flag: &str, value: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leviathan"));
+    command
+        .args(["control-plane", flag, value])
+        .env_clear()
+        .env("LEVIATHAN_LISTEN", "127.0.0.1:0")
+        .env("LEVIATHAN_CONTROL_PLANE_TOKEN", TOKEN)
+        .env("LEVIATHAN_DATA_DIR", data);
+    command
+}
+
+fn event(id: &str, reason: &str) -> Event {
+    Event {
+        event_id: EventId::parse(id).unwrap(),
+        timestamp: Timestamp::new(jiff::Timestamp::UNIX_EPOCH),
+        actor_id: ActorId::parse("operator").unwrap(),
+        subject: Subject::everything(),
+        kind: EventKind::SchedulerPaused(Reason { reason: reason.to_owned() }),
+    }
+}
+
+/// Every event of the log, in order.
+async fn everything(client: &Client) -> Vec<String> {
+    let mut ids = Vec::new();
+    loop {
+        let query = EventsQuery { after: Some(ids.len() as u64), ..EventsQuery::default() };
+        let page = client.events(&query).await.unwrap();
+        if page.events.is_empty() {
+            return ids;
+        }
+        for recorded in page.events {
+            assert_eq!(recorded.seq.0, ids.len() as u64 + 1);
+            ids.push(recorded.event.event_id.to_string());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_under_several_clients_it_keeps_every_event_it_answered_for() {
+    let data = tempfile::tempdir().unwrap();
+    let mut answered: Vec<(u64, String)> = Vec::new();
+    for round in 0..6 {
+        let process = Process::start(data.path());
+        let clients: Vec<_> = (0..4)
+            .map(|sender| tokio::spawn(send_until_it_dies(process.client.clone(), round, sender)))
+            .collect();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let wanted = answered.len() as u64 + 40;
+        while process.client.graph_summary().await.unwrap().head < wanted {
+            assert!(Instant::now() < deadline, "nothing moves");
+        }
+        process.signal(Signal::KILL);
+        for client in clients {
+            answered.extend(client.await.unwrap());
+        }
+        let (status, _) = process.end();
+        assert!(!status.success());
+    }
+    let process = Process::start(data.path());
+    let kept = everything(&process.client).await;
+    assert!(answered.len() >= 200, "{}", answered.len());
+    for (seq, id) in &answered {
+        assert_eq!(kept.get(*seq as usize - 1), Some(id), "answered for as number {seq}");
+    }
+    let distinct: BTreeSet<_> = kept.iter().collect();
+    assert_eq!(distinct.len(), kept.len(), "each event is there once");
+    // Bundles of two: whole, or not at all.
+    let halves = kept.iter().filter(|id| id.ends_with("-a")).count();
+    assert_eq!(halves * 2, kept.len());
+    // What was not answered for may be sent again, whether it was recorded or not.
+    let last = kept.last().unwrap().trim_end_matches("-b").to_owned();
+    let again = vec![event(&format!("{last}-a"), "a"), event(&format!("{last}-b"), "b")];
+    assert_eq!(process.client.ingest(again).await.unwrap().duplicates, 2);
+}
+
+/// Sends bundles of two until nobody answers; the places and ids that were answered for.
+async fn send_until_it_dies(client: Client, round: u32, sender: u32) -> Vec<(u64, String)> {
+    let mut answered = Vec::new();
+    for n in 0.. {
+        let id = format!("{round}-{sender}-{n}");
+        let bundle = vec![event(&format!("{id}-a"), "a"), event(&format!("{id}-b"), "b")];
+        match client.ingest(bundle).await {
+            Ok(response) => {
+                answered.push((response.seqs[0].0, format!("{id}-a")));
+                answered.push((response.seqs[1].0, format!("{id}-b")));
+            }
+            Err(ClientError::Unreachable { .. }) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    answered
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_set_aside_and_reported() {
+    let data = tempfile::tempdir().unwrap();
+    let process = Process::start(data.path());
+    process.client.ingest(vec![event("one", "a")]).await.unwrap();
+    process.client.ingest(vec![event("two", "b")]).await.unwrap();
+    process.signal(Signal::KILL);
+    process.end();
+    let segment = data.path().join("journal/00000000000000000001.ndjson");
+    let bytes = std::fs::read(&segment).unwrap();
+    std::fs::write(&segment, &bytes[..bytes.len() - 20]).unwrap();
+
+    let process = Process::start(data.path());
+    assert!(process.said.contains("was set aside"), "{}", process.said);
+    assert_eq!(everything(&process.client).await, ["one"]);
+    assert_eq!(std::fs::read_dir(data.path().join("journal/torn")).unwrap().count(), 1);
+    process.client.ingest(vec![event("two", "b")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn told_to_stop_it_ends_well() {
+    let data = tempfile::tempdir().unwrap();
+    for signal in [Signal::TERM, Signal::INT] {
+        let process = Process::start(data.path());
+        process.client.health().await.unwrap();
+        process.signal(signal);
+        let (status, said) = process.end();
+        assert!(status.success(), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_written_stops_writes_keeps_reads_and_ends_in_failure() {
+    let data = tempfile::tempdir().unwrap();
+    // No file may grow beyond a few tens of kilobytes: some write ends half way, with an error that is not that
+    // of a full disk.
+    let server = command(data.path());
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""]).arg(server.get_program());
+    limited.args(server.get_args()).env_clear();
+    limited.envs(server.get_envs().filter_map(|(key, value)| value.map(|value| (key, value))));
+    let process = Process::start_by(limited);
+    let mut answered = 0;
+    let refused = loop {
+        match process.client.ingest(vec![event(&format!("e-{answered}"), &"x".repeat(3_000))]).await {
+            Ok(_) => answered += 1,
+            Err(error) => break error,
+        }
+        assert!(answered < 100);
+    };
+    assert_eq!(refused.code(), Some(ErrorCode::Unavailable), "{refused}");
+    assert!(answered > 2);
+    let again = process.client.ingest(vec![event("small", "x")]).await.unwrap_err();
+    assert_eq!(again.code(), Some(ErrorCode::Unavailable));
+    assert_eq!(process.client.readiness().await.unwrap_err().code(), Some(ErrorCode::Unavailable));
+    assert_eq!(everything(&process.client).await.len(), answered);
+    process.signal(Signal::TERM);
+    let (status, said) = process.end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("can no longer be written"), "{said}");
+
+    let process = Process::start(data.path());
+    assert_eq!(everything(&process.client).await.len(), answered);
+    process.client.ingest(vec![event("small", "x")]).await.unwrap();
+}
+
+#[test]
+fn what_it_cannot_be_started_with_is_said_with_the_way_out() {
+    let data = tempfile::tempdir().unwrap();
+    let process = Process::start(data.path());
+    let occupied = process.client.base().trim_start_matches("http://").to_owned();
+    let other = tempfile::tempdir().unwrap();
+    let mut without_token = command(other.path());
+    without_token.env_remove("LEVIATHAN_CONTROL_PLANE_TOKEN");
+    let rows = [
+        (command(data.path()), "in use by process"),
+        (with(other.path(), "--listen", &occupied), "is another control plane running?"),
+        (with(other.path(), "--backend", "postgres"), "comes with a later version"),
+        (with(other.path(), "--backend", "paper"), "possible values: ndjson, postgres, memory"),
+        (with(other.path(), "--listen", "nonsense"), "invalid socket address"),
+        (with(other.path(), "--token", "short"), "shorter than 8 characters"),
+        (without_token, "LEVIATHAN_CONTROL_PLANE_TOKEN is not set"),
+    ];
+    for (mut command, expected) in rows {
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(expected), "{expected}: {said}");
+        assert!(!said.contains(TOKEN), "{said}");
+    }
+}
