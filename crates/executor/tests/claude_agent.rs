@@ -700,3 +700,17 @@ async fn lines_that_end_in_carriage_return_are_explained_and_kept() {
     let refused = stage.server.seen()[1].body["messages"][2].to_string();
     assert!(refused.contains("lines end with"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_provider_that_counts_nothing_does_not_switch_the_budget_off() {
+    let script = (0..40).map(|n| {
+        let call = Reply::tool("bash", json!({ "command": format!("echo {n} >> src/app.py") }));
+        call.output_tokens(0)
+    });
+    let mut stage = Stage::new(script).await;
+    stage.config.budgets.microdollars = 1_000_000;
+    let failure = stage.work().await.unwrap_err();
+    assert_eq!(failure.reason(), FailureReason::BudgetExceeded, "{failure}");
+    assert!(stage.server.forget_rest() > 30);
+    assert!(failure.usage.cost_micro_usd <= 1_000_000);
+}

@@ -267,13 +267,16 @@ impl Reply {
 
     fn events(&self, request: &Value, usage: Usage, first_id: u64, rules: &mut Rules) -> Vec<String> {
         let input = self.input_tokens.unwrap_or(usage.input);
+        // No answer is ever longer than the request allows.
+        let most = request["max_tokens"].as_u64().unwrap_or(u64::MAX);
+        let output = self.output_tokens.unwrap_or_else(|| 10 + self.size() / 4).min(most);
         let mut content: Vec<Value> = Vec::new();
         let message = json!({
             "id": format!("msg_{first_id}"), "type": "message", "role": "assistant", "model": request["model"],
             "content": [], "stop_reason": null, "stop_sequence": null,
             "usage": {
                 "input_tokens": input, "cache_read_input_tokens": usage.cache_read,
-                "cache_creation_input_tokens": usage.cache_write, "output_tokens": 1,
+                "cache_creation_input_tokens": usage.cache_write, "output_tokens": output.min(1),
             },
         });
         let mut events = vec![
@@ -318,9 +321,6 @@ impl Reply {
                 .thought
                 .extend(tools_issued.map(|(index, _)| format!("toolu_{:06}", first_id + index as u64)));
         }
-        // No answer is ever longer than the request allows.
-        let most = request["max_tokens"].as_u64().unwrap_or(u64::MAX);
-        let output = self.output_tokens.unwrap_or_else(|| 10 + self.size() / 4).min(most);
         let end = json!({
             "type": "message_delta",
             "delta": { "stop_reason": self.stop_reason, "stop_sequence": null, "stop_details": self.stop_details },

@@ -28,7 +28,7 @@ pub struct Prices {
 pub const PRICES_AS_OF: &str = "2026-11-01";
 
 impl Prices {
-    /// The price of `model` in our list, if it is there.
+    /// The price of `model` in our list, if it is there. Where sources differ, the dearer one.
     pub fn listed(model: &str) -> Option<Self> {
         let dollars_per_million = match model {
             "claude-fable-5-1" => "10/50/12.50/1",
@@ -134,8 +134,12 @@ impl Ledger {
         u8::try_from(money.max(tokens).max(turns).min(100)).unwrap_or(100)
     }
 
-    /// Replaces what was set aside by what the provider counted.
+    /// Replaces what was set aside by what the provider counted. No answer costs nothing: a count of zero is
+    /// no count, and what was set aside is charged.
     pub(super) fn settle(&mut self, hold: Hold, tokens: Tokens) {
+        if tokens.output == 0 || tokens.all_input() == 0 {
+            return self.settle_unknown(hold, Some(tokens));
+        }
         drop(hold);
         self.charge(tokens);
     }
@@ -144,8 +148,8 @@ impl Ledger {
     /// aside.
     pub(super) fn settle_unknown(&mut self, hold: Hold, seen: Option<Tokens>) {
         // Unseen input is charged as written to the cache, which is its dearest form.
-        let input = Tokens { cache_write: hold.input_tokens, ..Tokens::default() };
-        let seen = seen.unwrap_or(input);
+        let unseen = Tokens { cache_write: hold.input_tokens, ..Tokens::default() };
+        let seen = seen.filter(|seen| seen.all_input() > 0).unwrap_or(unseen);
         self.charge(Tokens { output: seen.output.max(hold.max_tokens), ..seen });
     }
 
@@ -294,6 +298,9 @@ mod tests {
         let seen = Tokens { input: 3, cache_read: 900, output: 1, cache_write: 0 };
         ledger.settle_unknown(hold, Some(seen));
         assert_eq!(ledger.usage().cost_micro_usd, 205_000 + 12 + 360 + 200_000);
+        let hold = ledger.reserve(1_000, 10_000).unwrap();
+        ledger.settle(hold, Tokens::default());
+        assert_eq!(ledger.usage().cost_micro_usd, 405_372 + 205_000, "an answer for nothing is not believed");
     }
 
     proptest! {

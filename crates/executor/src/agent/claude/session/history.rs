@@ -41,10 +41,12 @@ impl History {
         before.saturating_add(self.added).saturating_add(OVERHEAD)
     }
 
-    /// The provider counted the history as it is now.
-    pub(super) fn counted(&mut self, input_tokens: u64) {
-        self.counted = input_tokens;
-        self.added = 0;
+    /// The provider counted the history as it is now. A count of zero is none.
+    pub(super) fn counted(&mut self, tokens: u64) {
+        if tokens > 0 {
+            self.counted = tokens;
+            self.added = 0;
+        }
     }
 
     /// Words of ours that begin a round: the task, or what the checks said. In the second case they are the
@@ -73,15 +75,16 @@ impl History {
             return;
         }
         content.retain(|block| !is_empty_text(block));
-        self.counted = tokens.all_input().saturating_add(tokens.output);
-        self.added = 0;
+        match tokens.all_input() {
+            0 => self.added = self.added.saturating_add(bytes_of(&content)),
+            input => self.counted(input.saturating_add(tokens.output)),
+        }
         self.push("assistant", content);
     }
 
     /// Our answer.
     pub(super) fn user(&mut self, content: Vec<Value>) {
-        let bytes: usize = content.iter().map(|block| block.to_string().len()).sum();
-        self.added = self.added.saturating_add(bytes as u64);
+        self.added = self.added.saturating_add(bytes_of(&content));
         self.push("user", content);
     }
 
@@ -107,4 +110,8 @@ impl History {
         }
         self.messages.push(json!({ "role": role, "content": content }));
     }
+}
+
+fn bytes_of(content: &[Value]) -> u64 {
+    content.iter().map(|block| block.to_string().len() as u64).sum()
 }
