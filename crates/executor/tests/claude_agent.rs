@@ -714,3 +714,19 @@ async fn a_provider_that_counts_nothing_does_not_switch_the_budget_off() {
     assert!(stage.server.forget_rest() > 30);
     assert!(failure.usage.cost_micro_usd <= 1_000_000);
 }
+
+#[tokio::test]
+async fn an_executor_that_starts_again_does_not_start_its_budget_again() {
+    let mut stage = Stage::new([view().hang_after(1), view().hang_after(1)]).await;
+    // What is set aside for one call, 16,384 tokens of output and the input, is more than half of this.
+    stage.config.budgets.microdollars = 600_000;
+    for _ in 0..2 {
+        stage.deadline = Instant::now() + Duration::from_millis(700);
+        assert_eq!(stage.work().await.unwrap_err().reason(), FailureReason::TimedOut);
+    }
+    stage.deadline = Instant::now() + Duration::from_secs(60);
+    let failure = stage.work().await.unwrap_err();
+    assert_eq!(failure.reason(), FailureReason::BudgetExceeded, "{failure}");
+    assert!((300_000..=600_000).contains(&failure.usage.cost_micro_usd), "{:?}", failure.usage);
+    assert_eq!(stage.transcript().iter().filter(|line| line["type"] == "conversation").count(), 3);
+}

@@ -54,7 +54,7 @@ pub struct Config {
     pub patience: Patience,
     /// A call in which nothing comes for this long counts as broken.
     pub idle_timeout: Duration,
-    /// The file that the conversation is written to. It must not exist.
+    /// The file that the conversation is written to. What it says was spent counts against the budgets.
     pub transcript: PathBuf,
     /// Values, beside the key, that must not appear in the transcript or before the model.
     pub secrets: Vec<SecretString>,

@@ -99,14 +99,17 @@ pub(super) struct Hold {
     input_tokens: u64,
     /// The `max_tokens` that the call may ask for.
     pub(super) max_tokens: u64,
+    /// The most that the call can cost.
+    pub(super) cost_micro_usd: u64,
 }
 
 /// An answer that may be no longer than this is not worth its input.
 const SHORTEST_ANSWER: u64 = 1024;
 
 impl Ledger {
-    pub(super) fn new(prices: Prices, budgets: Budgets) -> Self {
-        Self { prices, budgets, usage: Usage::default() }
+    /// Accounts that go on from what the attempt has `spent` already.
+    pub(super) fn new(prices: Prices, budgets: Budgets, spent: Usage) -> Self {
+        Self { prices, budgets, usage: spent }
     }
 
     pub(super) fn usage(&self) -> &Usage {
@@ -122,7 +125,10 @@ impl Ledger {
         }
         let affordable = self.affordable_output(input_tokens)?;
         self.usage.turns += 1;
-        Ok(Hold { input_tokens, max_tokens: max_tokens.min(affordable) })
+        let max_tokens = max_tokens.min(affordable);
+        let cost =
+            cost(input_tokens, self.dearest_input()).saturating_add(cost(max_tokens, self.prices.output));
+        Ok(Hold { input_tokens, max_tokens, cost_micro_usd: cost })
     }
 
     /// How much of the budget that is nearest to its end is used, in percent.
@@ -160,8 +166,7 @@ impl Ledger {
 
     fn affordable_output(&self, input_tokens: u64) -> Result<u64, FailureCause> {
         let money = self.budgets.microdollars.saturating_sub(self.usage.cost_micro_usd);
-        let dearest_input = self.prices.input.max(self.prices.cache_write);
-        let money_for_output = money.saturating_sub(cost(input_tokens, dearest_input));
+        let money_for_output = money.saturating_sub(cost(input_tokens, self.dearest_input()));
         let by_money = u64::try_from(u128::from(money_for_output) * MILLION / u128::from(self.prices.output));
         let by_money = by_money.unwrap_or(u64::MAX);
         if by_money < SHORTEST_ANSWER {
@@ -178,6 +183,10 @@ impl Ledger {
             return Err(FailureCause::Budget { budget: Budget::Tokens, detail });
         }
         Ok(by_money.min(by_tokens))
+    }
+
+    fn dearest_input(&self) -> u64 {
+        self.prices.input.max(self.prices.cache_write).max(self.prices.cache_read)
     }
 
     fn charge(&mut self, tokens: Tokens) {
@@ -261,7 +270,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_made_shorter_before_a_call_is_refused() {
-        let mut ledger = Ledger::new(OPUS, Budgets::of_dollars(1_000_000));
+        let mut ledger = Ledger::new(OPUS, Budgets::of_dollars(1_000_000), Usage::default());
         let hold = ledger.reserve(100_000, 16_384).unwrap();
         assert_eq!(hold.max_tokens, 16_384);
         ledger.release(hold);
@@ -277,7 +286,7 @@ mod tests {
     #[test]
     fn every_budget_ends_in_its_own_refusal() {
         let budgets = Budgets { tokens: 10_000, turns: 2, ..Budgets::of_dollars(5_000_000) };
-        let mut ledger = Ledger::new(OPUS, budgets);
+        let mut ledger = Ledger::new(OPUS, budgets, Usage::default());
         let refused = ledger.reserve(9_500, 100).unwrap_err();
         assert!(matches!(refused, FailureCause::Budget { budget: Budget::Tokens, .. }));
         for _ in 0..2 {
@@ -290,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_call_of_unknown_end_counts_with_all_that_was_set_aside() {
-        let mut ledger = Ledger::new(OPUS, Budgets::of_dollars(5_000_000));
+        let mut ledger = Ledger::new(OPUS, Budgets::of_dollars(5_000_000), Usage::default());
         let hold = ledger.reserve(1_000, 10_000).unwrap();
         ledger.settle_unknown(hold, None);
         assert_eq!(ledger.usage().cost_micro_usd, 5_000 + 200_000);
@@ -309,7 +318,7 @@ mod tests {
             budget in 1u64..3_000_000,
             calls in proptest::collection::vec((0u64..50_000, 1u64..40_000, 0u8..4, 0u64..100), 1..60),
         ) {
-            let mut ledger = Ledger::new(OPUS, Budgets::of_dollars(budget));
+            let mut ledger = Ledger::new(OPUS, Budgets::of_dollars(budget), Usage::default());
             let mut before = 0;
             for (input, wanted, ending, part) in calls {
                 let Ok(hold) = ledger.reserve(input, wanted) else { continue };

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use self::history::History;
 use super::Config;
 use super::api::{API_VERSION, Answer, Api, Stop};
-use super::ledger::{Ledger, Prices};
+use super::ledger::{Hold, Ledger, Prices};
 use super::prompt;
 use super::retry::Tries;
 use super::stuck::Circles;
@@ -72,10 +72,11 @@ impl Session {
         let api = Api::new(&config.key, &config.base_url, config.idle_timeout).map_err(configuration)?;
         let secrets = config.secrets.iter().chain([&config.key]).cloned();
         let redactor = Redactor::new(secrets);
-        let mut transcript = Transcript::create(&config.transcript, redactor.clone()).map_err(|error| {
+        let opened = Transcript::open(&config.transcript, redactor.clone());
+        let (mut transcript, spent) = opened.map_err(|error| {
             let path = config.transcript.display();
             FailureCause::Internal(
-                anyhow::Error::new(error).context(format!("cannot make the transcript {path}")),
+                anyhow::Error::new(error).context(format!("cannot open the transcript {path}")),
             )
         })?;
         let fixed = fixed_part(&config);
@@ -88,7 +89,7 @@ impl Session {
             prices_as_of,
         };
         transcript.record(&first).map_err(FailureCause::Internal)?;
-        let ledger = Ledger::new(prices, config.budgets);
+        let ledger = Ledger::new(prices, config.budgets, spent);
         Ok(Self {
             config,
             api,
@@ -155,8 +156,11 @@ impl Session {
     }
 
     async fn begin(&mut self, brief: &Brief, toolbox: &Toolbox) -> Result<(), FailureCause> {
-        self.used_before = self.ledger.usage().clone();
         self.circles.forget();
+        if self.untouched.is_some() {
+            // The first round answers for all that the attempt has spent, an earlier process included.
+            self.used_before = self.ledger.usage().clone();
+        }
         self.last_seen = survey(toolbox).await?;
         self.untouched.get_or_insert_with(|| self.last_seen.clone());
         let words = match brief.failed_checks.as_slice() {
@@ -177,7 +181,7 @@ impl Session {
             let fixed_bytes = self.fixed.to_string().len();
             let hold = self.ledger.reserve(self.history.most_tokens(fixed_bytes), wanted)?;
             let body = self.body(hold.max_tokens);
-            self.record_request(&body, hold.max_tokens)?;
+            self.record_request(&body, &hold)?;
             let error = match bounds.hold(self.api.send(body)).await {
                 Ok(Ok(answer)) => {
                     self.ledger.settle(hold, answer.tokens);
@@ -397,11 +401,12 @@ impl Session {
         body.to_string()
     }
 
-    fn record_request(&mut self, body: &str, max_tokens: u64) -> Result<(), FailureCause> {
+    fn record_request(&mut self, body: &str, hold: &Hold) -> Result<(), FailureCause> {
         let from = self.history.take_unrecorded();
         let messages = &self.history.messages()[from..];
         let digest = model::Digest::of(body.as_bytes());
-        let record = Record::Request { from, messages, max_tokens, digest };
+        let (max_tokens, set_aside_micro_usd) = (hold.max_tokens, hold.cost_micro_usd);
+        let record = Record::Request { from, messages, max_tokens, set_aside_micro_usd, digest };
         self.transcript.record(&record).map_err(FailureCause::Internal)
     }
 

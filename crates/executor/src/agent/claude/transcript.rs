@@ -13,7 +13,7 @@ use std::sync::Arc;
 use model::Digest;
 use model::event::Usage;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -45,7 +45,7 @@ pub(super) enum Record<'a> {
         prices_as_of: &'a str,
     },
     /// A call is about to be made. `messages` are those from index `from` on.
-    Request { from: usize, messages: &'a [Value], max_tokens: u64, digest: Digest },
+    Request { from: usize, messages: &'a [Value], max_tokens: u64, set_aside_micro_usd: u64, digest: Digest },
     /// The answer to the call before.
     Response {
         model: &'a str,
@@ -89,10 +89,21 @@ impl<'a> Record<'a> {
 }
 
 impl Transcript {
-    /// Makes the file; one that is there already belongs to another conversation and is not touched.
-    pub(super) fn create(path: &Path, redactor: Redactor) -> io::Result<Self> {
-        let file = File::options().append(true).create_new(true).open(path)?;
-        Ok(Self { path: path.to_owned(), file, redactor, began: Instant::now(), lines: 0 })
+    /// Opens the file, or makes it. One that is there is continued: it belongs to the same attempt, whose
+    /// process ended without an end. Also returns what was spent until then.
+    pub(super) fn open(path: &Path, redactor: Redactor) -> io::Result<(Self, Usage)> {
+        let before = match std::fs::read(path) {
+            Ok(before) => before,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let mut file = File::options().append(true).create(true).open(path)?;
+        if before.last().is_some_and(|last| *last != b'\n') {
+            // A line that a crash cut off stays as it is, and the next begins on its own.
+            file.write_all(b"\n")?;
+        }
+        let lines = before.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count() as u64;
+        Ok((Self { path: path.to_owned(), file, redactor, began: Instant::now(), lines }, spent(&before)))
     }
 
     /// Writes one line and returns when it is on disk.
@@ -109,6 +120,23 @@ impl Transcript {
         self.lines += 1;
         Ok(())
     }
+}
+
+/// What the last line that tells the usage says, and all that was set aside for a call after it.
+fn spent(lines: &[u8]) -> Usage {
+    let mut spent = Usage::default();
+    let mut in_flight = 0;
+    for line in lines.split(|byte| *byte == b'\n') {
+        let Ok(record) = serde_json::from_slice::<Value>(line) else { continue };
+        if let Ok(usage) = Usage::deserialize(&record["usage"]) {
+            (spent, in_flight) = (usage, 0);
+        }
+        if let Some(set_aside) = record["set_aside_micro_usd"].as_u64() {
+            in_flight = set_aside;
+        }
+    }
+    spent.cost_micro_usd = spent.cost_micro_usd.saturating_add(in_flight);
+    spent
 }
 
 /// Takes known secrets out of text.
@@ -160,7 +188,8 @@ mod tests {
         let path = folder.path().join("transcript.jsonl");
         let redactor =
             Redactor::new([SecretString::from("very-secret-\"key\""), SecretString::from("short")]);
-        let mut transcript = Transcript::create(&path, redactor).unwrap();
+        let (mut transcript, spent) = Transcript::open(&path, redactor).unwrap();
+        assert_eq!(spent, Usage::default());
         let text = "a very-secret-\"key\" and a short word";
         for _ in 0..2 {
             transcript.record(&Record::ToolResult { id: "1", is_error: false, text }).unwrap();
@@ -170,6 +199,34 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[1]["line"], 1);
         assert_eq!(lines[1]["text"], "a [redacted] and a short word");
-        assert!(Transcript::create(&path, Redactor::default()).is_err(), "a transcript is never overwritten");
+    }
+
+    #[test]
+    fn a_transcript_that_a_crash_cut_off_is_continued_and_its_cost_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("transcript.jsonl");
+        let usage = Usage { turns: 3, cost_micro_usd: 500, ..Usage::default() };
+        let request = |set_aside_micro_usd| Record::Request {
+            from: 0,
+            messages: &[],
+            max_tokens: 1,
+            set_aside_micro_usd,
+            digest: Digest::of(b""),
+        };
+        let (mut transcript, _) = Transcript::open(&path, Redactor::default()).unwrap();
+        transcript.record(&request(70)).unwrap();
+        transcript
+            .record(&Record::CallFailed { error: String::new(), may_be_billed: true, usage: &usage })
+            .unwrap();
+        assert_eq!(Transcript::open(&path, Redactor::default()).unwrap().1, usage);
+        transcript.record(&request(40)).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [&whole[..], br#"{"type":"resp"#].concat()).unwrap();
+        let (mut transcript, spent) = Transcript::open(&path, Redactor::default()).unwrap();
+        assert_eq!(spent, Usage { cost_micro_usd: 540, ..usage });
+        transcript.record(&request(0)).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let read = text.lines().map(|line| serde_json::from_str::<Value>(line).is_ok()).collect::<Vec<_>>();
+        assert_eq!(read, [true, true, true, false, true]);
     }
 }
