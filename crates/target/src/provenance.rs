@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 use model::{AttemptId, Digest, TaskId};
 
+use crate::pull_request::plain_line;
 use crate::repository::CommitFacts;
 
 /// The author and the committer of every commit that Leviathan makes.
@@ -32,7 +33,7 @@ impl Provenance {
     /// The commit message: the title on one line, and the trailers.
     pub fn message(&self) -> String {
         let Self { title, task, attempt, policy, at: _ } = self;
-        let title = one_line(title);
+        let title = one_line(&plain_line(title, usize::MAX));
         let title = if title.is_empty() { format!("Task {task}") } else { title };
         format!(
             "{title}\n\nLeviathan-Task: {task}\nLeviathan-Attempt: {attempt}\nLeviathan-Policy: {policy}\n"
@@ -95,8 +96,14 @@ mod tests {
     #[test]
     fn a_title_cannot_forge_a_trailer_or_a_second_line() {
         let message = provenance("Fix\n\nSigned-off-by: Eve <eve@example.com>\r\u{1b}[31m").message();
-        assert_eq!(message.lines().next(), Some("Fix Signed-off-by: Eve <eve@example.com> [31m"));
+        assert_eq!(message.lines().next(), Some("Fix Signed-off-by: Eve <eve@ example.com> ‹U+001B›(31m"));
         assert_eq!(message.lines().filter(|line| !line.starts_with("Leviathan-")).count(), 2, "{message}");
+    }
+
+    #[test]
+    fn a_title_mentions_nobody_closes_nothing_and_skips_no_checks() {
+        let message = provenance("Fixes #1 and GH-2 for @octocat [skip ci]").message();
+        assert_eq!(message.lines().next(), Some("Fixes # 1 and GH- 2 for @ octocat (skip ci)"));
     }
 
     #[test]

@@ -399,8 +399,9 @@ fn prose(text: &str) -> String {
     escaped
 }
 
-/// Foreign text as a title, which is not Markdown: what could act is spelled so that it does not.
-fn plain_line(text: &str, longest: usize) -> String {
+/// Foreign text as a title or the first line of a commit message, which are not Markdown: what could act is spelled so
+/// that it does not.
+pub(crate) fn plain_line(text: &str, longest: usize) -> String {
     let line = one_line(text, longest);
     let mut spelled = String::with_capacity(line.len());
     let mut rest = line.chars().peekable();

@@ -527,3 +527,115 @@ async fn what_is_written_is_what_was_measured() {
     assert_eq!(world.fake().text(number), (expected.title().to_owned(), expected.body().to_owned()));
     assert_eq!(world.fake().labels(number), [] as [&str; 0]);
 }
+
+#[tokio::test]
+async fn a_fast_forward_is_a_merge_by_whoever_the_reflog_names() {
+    for keeps_reflog in [true, false] {
+        let world = World::local();
+        let number = world.opened().await.number;
+        if keeps_reflog {
+            world.origin.read_git(&["config", "core.logAllRefUpdates", "true"]);
+            // The log of a ref begins with its next move: a human's, before the merge.
+            world.origin.set_branch("main", &world.base);
+        }
+        world.origin.set_branch("main", &world.commit);
+        world.origin.commit("main", "later work", &[Entry::file("other", "3\n")]);
+        let state = world.forge.state(number).await.unwrap();
+        let expected = PullRequestState::Merged {
+            by: keeps_reflog.then(|| ADA.to_owned()),
+            commit: commit(&world.commit),
+            approved_by: Vec::new(),
+        };
+        assert_eq!(state, expected);
+    }
+}
+
+#[tokio::test]
+async fn several_commits_are_merged_when_all_of_them_are_rebased_or_squashed_into_one() {
+    for kind in [MergeKind::Rebase, MergeKind::Squash] {
+        let world = World::local();
+        let number = world.opened().await.number;
+        world.origin.commit(BRANCH, "binary", &[Entry::file("logo.png", [0, 159, 146, 150])]);
+        world.origin.commit(BRANCH, "odd name", &[Entry::file(":(glob)*[x]", "1\n")]);
+        world.origin.commit("main", "other work", &[Entry::file("other", "2\n")]);
+        world.merge(number, kind);
+        world.origin.delete_branch(BRANCH);
+        // The branch was never looked at while it held the human's commits, so only ours is known to be merged.
+        let state = world.forge.state(number).await.unwrap();
+        match kind {
+            MergeKind::Rebase => assert!(matches!(state, PullRequestState::Merged { .. }), "{state:?}"),
+            MergeKind::Squash | MergeKind::Merge => {
+                assert!(matches!(state, PullRequestState::Closed { .. }), "{state:?}");
+            }
+        }
+        world.origin.set_branch(BRANCH, &world.commit);
+
+        let world = World::local();
+        let number = world.opened().await.number;
+        world.origin.commit(BRANCH, "binary", &[Entry::file("logo.png", [0, 159, 146, 150])]);
+        world.origin.commit(BRANCH, "odd name", &[Entry::file(":(glob)*[x]", "1\n")]);
+        world.forge.state(number).await.unwrap();
+        world.origin.commit("main", "other work", &[Entry::file("other", "2\n")]);
+        let seen = world.merge(number, kind);
+        world.origin.delete_branch(BRANCH);
+        let state = world.forge.state(number).await.unwrap();
+        assert!(
+            matches!(&state, PullRequestState::Merged { commit, .. } if commit.as_str() == seen),
+            "{state:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn part_of_a_change_is_not_the_change() {
+    let world = World::local();
+    let number = world.opened().await.number;
+    world.origin.commit(BRANCH, "more", &[Entry::file("more", "1\n")]);
+    world.forge.state(number).await.unwrap();
+    // A human takes one of the two commits by hand.
+    world.origin.commit("main", "by hand", &[Entry::file("requirements.txt", "requests==2\n")]);
+    let state = world.forge.state(number).await.unwrap();
+    assert!(matches!(state, PullRequestState::Open { .. }), "{state:?}");
+}
+
+#[tokio::test]
+async fn a_record_that_is_none_is_reported_and_a_retargeted_one_is_the_humans() {
+    let world = World::local();
+    let number = world.opened().await.number;
+    let json = world.origin.read_git(&["cat-file", "blob", "refs/pull/1/meta"]);
+    let write = |content: &str| {
+        let file = world.origin.dir().join("record.json");
+        std::fs::write(&file, content).unwrap();
+        let blob = world.origin.read_git(&["hash-object", "-w", file.to_str().unwrap()]);
+        world.origin.read_git(&["update-ref", "refs/pull/1/meta", blob.trim()]);
+    };
+    world.origin.set_branch("release", &world.base);
+    write(&json.replace("\"base_branch\": \"main\"", "\"base_branch\": \"release\""));
+    let state = world.forge.state(number).await.unwrap();
+    let touched = HumanTouch::Retargeted { base_branch: "release".into() };
+    assert!(
+        matches!(&state, PullRequestState::Open { human_owned: Some(touch), .. } if *touch == touched),
+        "{state:?}"
+    );
+    for broken in ["{", &json.replace("\"version\": 1", "\"version\": 9")] {
+        write(broken);
+        let error = world.forge.state(number).await.unwrap_err();
+        assert!(error.to_string().contains("refs/pull/1/meta"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_not_sent_where_others_could_read_it() {
+    let world = World::github();
+    let mut contract = spec(&world.origin).contract;
+    contract.repo_url = RepoUrl::parse("git@github.com:owner/my-repo.git").unwrap();
+    for api_url in ["http://ghe.example/api/v3", "ftp://127.0.0.1", "nonsense"] {
+        let access = GitHubAccess {
+            api_url: Some(api_url.into()),
+            token: Some(TOKEN.into()),
+            ..GitHubAccess::default()
+        };
+        let error = Forge::of_contract(&contract, &git(), access).unwrap_err();
+        assert!(error.to_string().contains(api_url), "{error}");
+    }
+}

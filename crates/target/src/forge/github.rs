@@ -106,6 +106,14 @@ impl GitHub {
             });
         };
         let api_url = access.api_url.unwrap_or_else(|| default_api_url(url));
+        if !keeps_secrets(&api_url) {
+            return Err(Error::Refused {
+                forge: format!("GitHub ({repository})"),
+                step: "be given the token",
+                detail: format!("`{}` is not an https address", visible(&api_url)),
+                next: "write GITHUB_API_URL as https://host/api/v3".into(),
+            });
+        }
         let client = client(access.https_proxy.as_deref()).map_err(|error| Error::Unavailable {
             forge: format!("GitHub ({repository})"),
             detail: format!("the HTTP client could not be made: {error}"),
@@ -751,6 +759,13 @@ fn default_api_url(url: &RepoUrl) -> String {
         host if host.eq_ignore_ascii_case("github.com") => "https://api.github.com".into(),
         host => format!("{scheme}://{host}/api/v3"),
     }
+}
+
+/// Whether a token may be sent there: by https, or to this machine itself.
+fn keeps_secrets(api_url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(api_url) else { return false };
+    let is_this_machine = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
+    url.scheme() == "https" || (url.scheme() == "http" && is_this_machine)
 }
 
 fn client(https_proxy: Option<&str>) -> reqwest::Result<reqwest::Client> {

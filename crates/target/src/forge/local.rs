@@ -227,9 +227,8 @@ impl Repository {
             return Ok(head.clone());
         }
         let not_head = format!("^{head}");
-        let ancestry = format!("--ancestry-path={head}");
         let containing =
-            self.text("rev-list", &["--first-parent", &ancestry, base.as_str(), &not_head], &[])?;
+            self.text("rev-list", &["--first-parent", "--ancestry-path", base.as_str(), &not_head], &[])?;
         match containing.lines().last() {
             Some(first) => self.commit_id(first),
             // Reached only through a second parent of the base's own tip.
@@ -243,7 +242,13 @@ impl Repository {
             return Ok(None);
         };
         let not_fork = format!("^{fork}");
-        let candidates = self.patch_ids(&[COMMITS_SEARCHED, base.as_str(), &not_fork])?;
+        let touched = self.touched_paths(&fork, head)?;
+        let touched: Vec<&str> = touched.iter().map(String::as_str).collect();
+        let candidates =
+            self.patch_ids(&[&[COMMITS_SEARCHED, base.as_str(), &not_fork, "--"], &touched[..]].concat())?;
+        if candidates.is_empty() {
+            return Ok(None);
+        }
         let landed = |patch: &str| candidates.iter().find(|(id, _)| id == patch).map(|(_, commit)| commit);
         let whole = self.bytes("diff-tree", &[PATCH, &[fork.as_str(), head.as_str()]].concat(), &[])?;
         if let Some(commit) = self.patch_ids_of(&whole)?.first().and_then(|(patch, _)| landed(patch)) {
@@ -256,6 +261,18 @@ impl Repository {
             Some([newest, ..]) => self.commit_id(newest).map(Some),
             Some([]) | None => Ok(None),
         }
+    }
+
+    /// The paths that differ between two commits, as pathspecs; none when they are too many for a command line, and
+    /// then every commit is looked at.
+    fn touched_paths(&self, fork: &str, head: &CommitId) -> Result<Vec<String>, Error> {
+        const MOST: usize = 500;
+        let names =
+            self.bytes("diff-tree", &["-r", "-z", "--name-only", "--no-renames", fork, head.as_str()], &[])?;
+        let paths = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        let specs: Option<Vec<String>> =
+            paths.map(|name| Some(format!(":(top,literal){}", std::str::from_utf8(name).ok()?))).collect();
+        Ok(specs.filter(|specs| specs.len() <= MOST).unwrap_or_default())
     }
 
     /// Who brought it in: the committer of the merge, when that is a human; else whoever moved the base branch, when
@@ -282,9 +299,10 @@ impl Repository {
         if record.base_branch != self.default_branch {
             return Ok(Some(HumanTouch::Retargeted { base_branch: record.base_branch.to_string() }));
         }
-        let not_base = format!("^{}", record.base_commit);
+        let (not_old_base, not_base) =
+            (format!("^{}", record.base_commit), format!("^{}", record.base_branch.to_ref()));
         let format = "--format=%H%x00%an <%ae>%x00%cn <%ce>";
-        let log = self.text("log", &["--reverse", format, tip.as_str(), &not_base], &[])?;
+        let log = self.text("log", &["--reverse", format, tip.as_str(), &not_old_base, &not_base], &[])?;
         for line in log.lines() {
             let mut fields = line.split('\0');
             let commit = fields.next().unwrap_or_default();

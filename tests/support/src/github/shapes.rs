@@ -342,7 +342,7 @@ pub(super) fn user(login: &str) -> Value {
 
 pub(super) fn label(repository: &Repository, name: &str) -> Value {
     let url = format!("{}/labels/{name}", repository_url(repository));
-    json!({ "id": 1, "node_id": "L_1", "url": url, "name": name, "description": null, "color": "ededed", "default": false })
+    json!({ "id": 1, "node_id": "L_1", "url": url, "name": name, "description": "", "color": "ededed", "default": false })
 }
 
 pub(super) fn repository_url(repository: &Repository) -> String {
