@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anstyle::{AnsiColor, Style};
-use anyhow::bail;
 use model::{PathRules, RepoPath, RuleRef, TaskId, Verdict, Violation};
 
 use crate::{Answer, local_documents};
@@ -30,10 +29,10 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     let spec = match local_documents::read(&arguments.directory, arguments.operator_policy.as_deref())? {
         Ok(spec) => spec,
-        Err(problems) => bail!("the documents have problems; `leviathan check` shows them all\n{problems}"),
+        Err(problems) => return Ok(refused(&problems.to_string())),
     };
     let Some(task) = spec.backlog.task(&arguments.task) else {
-        bail!("the backlog has no task `{}`", arguments.task);
+        return Ok(refused(&format!("the backlog has no task `{}`", arguments.task)));
     };
     let rules = PathRules::for_task(&spec, task);
     let lines: Vec<Line> = arguments.paths.iter().map(|path| Line::of(path, &rules)).collect();
@@ -42,6 +41,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     }
     let all_permitted = lines.iter().all(|line| line.is_permitted);
     Ok(if all_permitted { Answer::Yes } else { Answer::No })
+}
+
+/// Where the rules cannot be had, no path is permitted.
+fn refused(why: &str) -> Answer {
+    anstream::eprintln!("{why}");
+    Answer::No
 }
 
 struct Line {

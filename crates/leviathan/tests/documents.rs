@@ -116,8 +116,8 @@ exit code: 0
 "##
     );
     insta::assert_snapshot!(run(target.path(), &["explain", "--task", "task-009", "a"]), @r##"
-stderr: leviathan: the backlog has no task `task-009`
-exit code: 2
+stderr: the backlog has no task `task-009`
+exit code: 1
 "##);
 }
 

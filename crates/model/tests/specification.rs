@@ -216,7 +216,7 @@ fn every_optional_field_is_understood() {
     let backlog = "\
 tasks:
   - task_id: first
-    title: One
+    title: One ⚠️ 👩‍💻
     scope: docs
     description: |
       Several

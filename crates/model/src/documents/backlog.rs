@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::decode::{Fields, choice, count, line, list, mapping, parsed, placed, quantity, text, wrong_type};
+use super::decode::{Fields, choice, count, line, list, parsed, placed, quantity, text, wrong_type};
 use super::findings::{Findings, Placed, Position};
 use super::quantity::{DURATION_FORM, parse_duration};
 use super::yaml::{self, Node, Value};
@@ -115,7 +115,6 @@ fn size(name: &str, node: &Node, findings: &mut Findings) -> Option<Size> {
 fn agent(name: &str, node: &Node, findings: &mut Findings) -> Option<AgentChoice> {
     match &node.value {
         Value::Mapping(_) => {
-            mapping("an agent", node, findings)?;
             let mut fields = Fields::of("an agent", node, findings)?;
             let command = fields.required("command", findings, text);
             fields.finish(findings);

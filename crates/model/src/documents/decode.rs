@@ -120,7 +120,7 @@ pub(super) fn text(name: &str, node: &Node, findings: &mut Findings) -> Option<S
         findings.problem(node.at, format!("{} is empty; expected text", quoted(name)), None);
         return None;
     }
-    if let Some(hidden) = text.chars().find(|c| crate::path::is_hidden(*c) && !matches!(c, '\n' | '\t')) {
+    if let Some(hidden) = text.chars().find(|c| is_misleading(*c)) {
         let message = format!(
             "{} holds the control or invisible character U+{:04X}; expected visible text",
             quoted(name),
@@ -252,6 +252,13 @@ pub(super) fn wrong_type(what: &str, node: &Node, expected: &str, findings: &mut
         Value::Plain(_) | Value::Text(_) | Value::Sequence(_) | Value::Mapping(_) | Value::Refused => None,
     };
     findings.problem(node.at, format!("{what} is {found}; expected {expected}"), hint);
+}
+
+/// Characters that hide text or turn its direction. Joiners and variation selectors only shape letters and
+/// emoji, which names of files must not hold but sentences may.
+fn is_misleading(c: char) -> bool {
+    let shapes_text = matches!(c, '\n' | '\t' | '\u{200c}' | '\u{200d}' | '\u{fe0e}' | '\u{fe0f}');
+    crate::path::is_hidden(c) && !shapes_text
 }
 
 /// What YAML takes a plain scalar for, when that is not text.
