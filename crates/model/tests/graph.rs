@@ -1,5 +1,11 @@
 //! The rules of an attempt's life: which event may follow which, and what the log means.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "the helpers of a test may panic like it"
+)]
+
 use leviathan_model::attempt::{AttemptState, FailureReason, Stage};
 use leviathan_model::event::{
     AgentFinished, AttemptClaimed, AttemptCompleted, AttemptCreated, AttemptFailed, AttemptStarted,

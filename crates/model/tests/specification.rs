@@ -250,7 +250,7 @@ x-owner: team
 
     let [first, second] = spec.backlog.tasks.as_slice() else { panic!("two tasks") };
     assert_eq!(first.description.as_deref(), Some("Several\nlines\n"));
-    assert_eq!(first.depends_on, [second.task_id.clone()]);
+    assert_eq!(first.depends_on.as_slice(), std::slice::from_ref(&second.task_id));
     assert_eq!(first.agent, Some(AgentChoice::Command("make docs".to_owned())));
     assert_eq!((second.status, second.blocked_reason.as_deref()), (Status::Blocked, Some("later")));
     assert_eq!(second.agent, Some(AgentChoice::Claude));
