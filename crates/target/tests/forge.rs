@@ -9,7 +9,7 @@ use leviathan_target::forge::{
     Error, Forge, GitHubAccess, HumanTouch, Pace, PullRequest, PullRequestState, ReviewVerdict,
 };
 use leviathan_target::pull_request::{Facts, PullRequestText};
-use leviathan_target::{Git, IDENTITY};
+use leviathan_target::{Expected, Git, IDENTITY, Mirror, PushOutcome, Remote, push};
 use model::{AttemptId, BranchName, CommitId, RepoUrl, TargetSpec, VerifiedChange};
 use test_support::github::{Fault, GitHub};
 use test_support::repository::{Entry, MergeKind, Origin};
@@ -638,4 +638,31 @@ async fn a_token_is_not_sent_where_others_could_read_it() {
         let error = Forge::of_contract(&contract, &git(), access).unwrap_err();
         assert!(error.to_string().contains(api_url), "{error}");
     }
+}
+
+#[tokio::test]
+async fn one_address_serves_git_and_pull_requests_with_one_token() {
+    let world = World::github();
+    let url = RepoUrl::parse(&world.fake().repo_url()).unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let fetched = |token: &str| {
+        let mirror = Mirror::of(&git(), data.path(), &"my-repo".parse().unwrap());
+        let remote = Remote::new(&url, Some(token.into()));
+        mirror.fetch(&remote, &branch("main")).map(|base| (mirror, remote, base))
+    };
+    fetched("another-token").map(|(_, _, base)| base).unwrap_err();
+    let (mirror, remote, base) = fetched(TOKEN).unwrap();
+    assert_eq!(base.as_str(), world.base);
+
+    // A commit of ours that the far side does not have under this name yet.
+    mirror.fetch_ref(&remote, &branch(BRANCH).to_ref()).unwrap();
+    let name = branch("leviathan/pushed-a1");
+    world.fake().pushes().drop_next_answer();
+    let push =
+        || push(&mirror.repository().unwrap(), &remote, &name, &commit(&world.commit), &Expected::Absent);
+    if push().is_err() {
+        assert_eq!(push().unwrap(), PushOutcome::AlreadyThere, "what was lost is the answer, not the push");
+    }
+    let opened = world.forge.open(&world.change(), &text(&world.change()), &name).await.unwrap();
+    assert_eq!(opened.head_commit.as_str(), world.commit);
 }

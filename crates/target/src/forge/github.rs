@@ -139,12 +139,20 @@ impl GitHub {
             self.label(&existing, opening).await;
             return Ok(existing);
         }
-        let created = match self.create(opening).await? {
-            Creation::Created(pull) => self.just_created(pull, opening)?,
-            Creation::MayExist(error) => self.adopt(opening, error).await?,
+        let mut tries = 1;
+        let opened = loop {
+            match self.create(opening).await? {
+                Creation::Created(pull) => break self.just_created(pull, opening)?,
+                Creation::MayExist(error) => break self.adopt(opening, error).await?,
+                Creation::BranchUnknown(_) if tries < LAG_TRIES => {
+                    tokio::time::sleep(self.pace.lag).await;
+                    tries += 1;
+                }
+                Creation::BranchUnknown(error) => return Err(error),
+            }
         };
-        self.label(&created, opening).await;
-        Ok(created)
+        self.label(&opened, opening).await;
+        Ok(opened)
     }
 
     pub(super) async fn find_by_branch(&self, branch: &BranchName) -> Result<Option<PullRequest>, Error> {
@@ -286,32 +294,23 @@ impl GitHub {
             "head": opening.branch.as_str(),
             "base": self.default_branch.as_str(),
         });
-        for attempt in 1..=LAG_TRIES {
-            let answer = match self.write(&self.path("pulls"), &body).await {
-                Ok(answer) => answer,
-                // The answer is lost, the pull request may be there.
-                Err(error @ Error::Unavailable { .. }) => return Ok(Creation::MayExist(error)),
-                Err(error) => return Err(error),
-            };
-            if answer.status == StatusCode::CREATED {
-                return self.parse(answer.body).map(Creation::Created);
-            }
-            let refusal = Refusal::of(&answer);
-            if refusal.says_it_exists() {
-                return Ok(Creation::MayExist(self.refused(
-                    "open a pull request",
-                    refusal.to_string(),
-                    "look at it by hand",
-                )));
-            }
-            if refusal.says_head_is_unknown() && attempt < LAG_TRIES {
-                // Nothing was made. The branch that was just pushed is not known to all of GitHub yet.
-                tokio::time::sleep(self.pace.lag).await;
-                continue;
-            }
-            return Err(self.refusal_to_create(answer.status, &refusal));
+        let answer = match self.write(&self.path("pulls"), &body).await {
+            Ok(answer) => answer,
+            Err(error @ Error::Unavailable { .. }) => return Ok(Creation::MayExist(error)),
+            Err(error) => return Err(error),
+        };
+        if answer.status == StatusCode::CREATED {
+            return self.parse(answer.body).map(Creation::Created);
         }
-        unreachable!("the last attempt returns")
+        let refusal = Refusal::of(&answer);
+        let error = self.refusal_to_create(answer.status, &refusal);
+        if refusal.says_it_exists() {
+            Ok(Creation::MayExist(error))
+        } else if refusal.says_head_is_unknown() {
+            Ok(Creation::BranchUnknown(error))
+        } else {
+            Err(error)
+        }
     }
 
     fn just_created(&self, pull: Pull, opening: Opening<'_>) -> Result<PullRequest, Error> {
@@ -600,6 +599,8 @@ enum Creation {
     Created(Pull),
     /// It exists already, or the answer was lost; with the error to report if it is not found.
     MayExist(Error),
+    /// Nothing was made: the branch that was just pushed is not known to all of GitHub yet, or does not exist.
+    BranchUnknown(Error),
 }
 
 struct Answer {
