@@ -16,6 +16,9 @@ mod explain;
 mod init;
 mod local_documents;
 mod logging;
+mod plan;
+mod scheduler;
+mod up;
 
 #[derive(Parser)]
 #[command(
@@ -36,8 +39,14 @@ enum Command {
     Check(check::Arguments),
     /// Say which paths a task may change, and by which rule
     Explain(explain::Arguments),
+    /// Say what would run now, and why everything else waits
+    Plan(plan::Arguments),
+    /// Run control plane and scheduler in one process
+    Up(up::Arguments),
     /// Keep the log and answer the API
     ControlPlane(control_plane::Arguments),
+    /// See what is to be done and have it done
+    Scheduler(scheduler::Arguments),
     /// Carry out one attempt
     Executor(Box<executor::Arguments>),
 }
@@ -60,7 +69,10 @@ fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Up(arguments) => up::run(arguments),
         Command::ControlPlane(arguments) => control_plane::run(arguments),
+        Command::Scheduler(arguments) => scheduler::run(arguments),
         Command::Executor(arguments) => return executor::run(*arguments),
     };
     match answer {

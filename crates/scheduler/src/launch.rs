@@ -10,16 +10,21 @@ use secrecy::SecretString;
 
 pub use worktree::Worktree;
 
-/// The variables of the specification that an executor may be given from the scheduler's own environment.
-/// Beside them it gets the four that say which attempt it works on, and nothing else.
+/// The variables that an executor is given of the scheduler's own environment: those of the specification, and
+/// what the machine needs to reach the network. Beside them it gets the four that say which attempt it works on,
+/// and nothing else.
 pub const PASSED_ON: &[&str] = &[
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_BASE_URL",
     "GITHUB_API_URL",
     "GITHUB_TOKEN",
     "HOME",
+    "HTTPS_PROXY",
+    "LEVIATHAN_LOG",
     "LEVIATHAN_MODEL",
     "PATH",
+    "SSH_AUTH_SOCK",
+    "SSL_CERT_FILE",
 ];
 
 /// One way of running executors.

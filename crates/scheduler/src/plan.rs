@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::types::{ClaimRequest, LostEvidence};
-use model::event::{Event, EventKind, Reason, Subject, Timestamp};
-use model::select::{self, Selection, TargetLimits};
+use model::event::{Event, EventKind, Reason, Subject, TargetRegistered, Timestamp};
+use model::select::{self, TargetLimits, WaitReason};
 use model::{
-    ActorId, AgentChoice, AttemptId, Epoch, EventId, FailureReason, Overlap, TargetId, TargetSpec, Task,
+    ActorId, AgentChoice, AttemptId, Contract, Epoch, EventId, FailureReason, Overlap, TargetId, TargetSpec,
+    Task,
 };
 use target::forge::PullRequestState;
 
@@ -131,13 +132,43 @@ pub fn claims(world: &World<'_>) -> Vec<ClaimRequest> {
     specs.flat_map(|(target, spec)| claims_of(world, target, spec)).collect()
 }
 
-/// What runs now of one target, and why everything else waits.
-pub fn selection(world: &World<'_>, target: &TargetId, spec: &TargetSpec) -> Selection {
-    select::select(world.history.graph(), target, limits(spec), &spec.commit, world.now)
+/// What would run of these documents, and why every other task waits, if nothing had ever been tried.
+pub fn outlook(spec: &TargetSpec, now: Timestamp) -> Vec<(&Task, Option<WaitReason>)> {
+    let target = &spec.contract.target_id;
+    let actor = ActorId::parse("outlook").expect("letters make an actor id");
+    let agent = Agent { choice: AgentChoice::Claude, model: None };
+    let sights = Sights::default();
+    let mut history = History::default();
+    history.apply(&registration(spec, &actor, now));
+    let world = World { now, actor: &actor, launcher: "", agent: &agent, history: &history, sights: &sights };
+    let bundles = backlog::bundles(&world, target, spec);
+    bundles.iter().flatten().for_each(|event| history.apply(event));
+    let selection = select::select(history.graph(), target, limits(spec), &spec.commit, now);
+    let mut waiting: BTreeMap<_, _> = selection.waiting.into_iter().collect();
+    spec.backlog.tasks.iter().map(|task| (task, waiting.remove(&task.task_id))).collect()
+}
+
+fn registration(spec: &TargetSpec, actor: &ActorId, now: Timestamp) -> Event {
+    let Contract { target_id, name, repo_url, default_branch, .. } = &spec.contract;
+    let registered = TargetRegistered {
+        name: name.clone(),
+        repo_url: repo_url.to_string(),
+        default_branch: default_branch.to_string(),
+        contract: String::new(),
+        operator_policy: None,
+    };
+    Event {
+        event_id: EventId::derived(["outlook", target_id.as_str()]),
+        timestamp: now,
+        actor_id: actor.clone(),
+        subject: Subject::target(target_id),
+        kind: EventKind::TargetRegistered(registered),
+    }
 }
 
 fn claims_of(world: &World<'_>, target: &TargetId, spec: &TargetSpec) -> Vec<ClaimRequest> {
-    let selection = selection(world, target, spec);
+    let graph = world.history.graph();
+    let selection = select::select(graph, target, limits(spec), &spec.commit, world.now);
     let chosen = selection.chosen.iter().filter_map(|id| spec.backlog.task(id));
     // The log learns of an edit before the edited task is claimed.
     let recorded = chosen.filter(|task| is_recorded(world, target, task));

@@ -42,6 +42,7 @@ pub struct Worktree {
 struct Launched {
     attempt_id: AttemptId,
     epoch: Epoch,
+    #[serde(flatten)]
     process: Option<ProcessName>,
 }
 

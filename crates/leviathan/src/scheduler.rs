@@ -1,0 +1,217 @@
+//! `leviathan scheduler`: sees what is to be done and has it done, once or for as long as it runs.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use api::Client;
+use clap::Args;
+use jiff::SignedDuration;
+use model::{ActorId, AgentChoice, Digest};
+use scheduler::launch::{PASSED_ON, Worktree};
+use scheduler::plan::Agent;
+use scheduler::{Config, Fault, Launcher, Report, RepositoryAccess};
+use secrecy::SecretString;
+use target::forge::GitHubAccess;
+use target::{Git, Network};
+use tokio::sync::watch;
+
+use crate::data::DataFolder;
+use crate::{Answer, logging};
+
+/// What `leviathan scheduler` is told.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Make one pass, wait for the executors that it started, look once more, and end
+    #[arg(long)]
+    once: bool,
+    #[command(flatten)]
+    control_plane: ControlPlaneAccess,
+    #[command(flatten)]
+    data: DataFolder,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Where the control plane is, and the operator's token for it.
+#[derive(Args)]
+pub(crate) struct ControlPlaneAccess {
+    /// The control plane
+    #[arg(
+        long = "control-plane-url",
+        env = "LEVIATHAN_CONTROL_PLANE_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8000"
+    )]
+    url: String,
+    /// The operator's token; without it, the one that `leviathan up` keeps in the data folder
+    #[arg(long, env = "LEVIATHAN_CONTROL_PLANE_TOKEN", hide_env_values = true)]
+    token: Option<SecretString>,
+}
+
+/// What a scheduler is told, whether it runs alone or beside a control plane.
+#[derive(Args)]
+pub(crate) struct Settings {
+    /// How long to wait between two passes, such as `10s`
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    interval: Duration,
+    /// How long to wait before the forge is asked again about the same pull requests
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    review_interval: Duration,
+    /// Who does the work of tasks that do not say so: `claude`, or `command:` and a shell command
+    #[arg(long, env = "LEVIATHAN_AGENT", default_value = "claude")]
+    agent: AgentChoice,
+    /// The model of the claude agent
+    #[arg(long, env = "LEVIATHAN_MODEL")]
+    model: Option<String>,
+    /// The name of this scheduler in the log [default: from the host and the data folder]
+    #[arg(long, value_name = "NAME")]
+    name: Option<ActorId>,
+    /// The token for the forge
+    #[arg(long, env = "GITHUB_TOKEN", hide_env_values = true, hide = true)]
+    github_token: Option<SecretString>,
+    /// The REST interface of a GitHub Enterprise
+    #[arg(long, env = "GITHUB_API_URL", hide = true)]
+    github_api_url: Option<String>,
+    /// The proxy for https
+    #[arg(long, env = "HTTPS_PROXY", hide_env_values = true, hide = true)]
+    https_proxy: Option<String>,
+    /// The certificates that git trusts
+    #[arg(long, env = "SSL_CERT_FILE", hide = true)]
+    certificates: Option<PathBuf>,
+    /// The socket of the ssh agent
+    #[arg(long, env = "SSH_AUTH_SOCK", hide = true)]
+    ssh_agent: Option<PathBuf>,
+}
+
+/// Runs until SIGTERM or SIGINT, or for one pass.
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
+    let data = arguments.data.path()?;
+    let client = arguments.control_plane.client(&data)?;
+    let config = arguments.settings.config(client, data)?;
+    logging::start();
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
+    runtime.block_on(async {
+        let stop = told_to_stop()?;
+        if arguments.once {
+            let report = scheduler::run_once(config, stop).await?;
+            return Ok(told(&report));
+        }
+        scheduler::run(config, stop).await?;
+        Ok(Answer::Yes)
+    })
+}
+
+fn told(report: &Report) -> Answer {
+    for problem in &report.problems {
+        anstream::eprintln!("leviathan: {problem}");
+    }
+    if report.problems.is_empty() { Answer::Yes } else { Answer::No }
+}
+
+impl ControlPlaneAccess {
+    /// A client with the operator's token.
+    pub(crate) fn client(&self, data: &Path) -> anyhow::Result<Client> {
+        let token = match &self.token {
+            Some(token) => token.clone(),
+            None => match std::fs::read_to_string(token_file(data)) {
+                Ok(token) => SecretString::from(token.trim().to_owned()),
+                Err(_) => bail!(
+                    "LEVIATHAN_CONTROL_PLANE_TOKEN is not set, and there is no {}; set it to the control plane's token",
+                    token_file(data).display()
+                ),
+            },
+        };
+        Ok(Client::new(&self.url, token)?)
+    }
+}
+
+/// Where `leviathan up` keeps the token that it made.
+pub(crate) fn token_file(data: &Path) -> PathBuf {
+    data.join("token")
+}
+
+impl Settings {
+    /// The configuration of a scheduler that works in the data folder `data`.
+    pub(crate) fn config(self, client: Client, data: PathBuf) -> anyhow::Result<Config> {
+        std::fs::create_dir_all(&data)
+            .with_context(|| format!("cannot make the data folder {}", data.display()))?;
+        let data =
+            data.canonicalize().with_context(|| format!("cannot find the data folder {}", data.display()))?;
+        let program = std::env::current_exe().context("cannot tell which program this is")?;
+        let launcher = Worktree::new(program, data.clone(), client.base().to_owned(), passed_on());
+        let network = Network {
+            https_proxy: self.https_proxy.clone(),
+            certificates: self.certificates,
+            ssh_agent: self.ssh_agent,
+        };
+        let github = GitHubAccess {
+            api_url: self.github_api_url,
+            token: self.github_token.filter(|token| !is_empty(token)),
+            https_proxy: self.https_proxy,
+            ..GitHubAccess::default()
+        };
+        Ok(Config {
+            client,
+            actor: self.name.unwrap_or_else(|| name_of(&data)),
+            launcher: Launcher::Worktree(launcher),
+            agent: Agent { choice: self.agent, model: self.model },
+            access: RepositoryAccess { git: Git::find()?.with_network(network), github },
+            interval: self.interval,
+            review_interval: self.review_interval,
+            fault: Fault::at(std::env::var("LEVIATHAN_FAULT").ok()),
+            data,
+        })
+    }
+}
+
+/// The same after a restart, and another one for another machine or data folder: by it a scheduler knows which
+/// attempts are its own to start again.
+fn name_of(data: &Path) -> ActorId {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String =
+        host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(60).collect();
+    let folder = Digest::of(data.as_os_str().as_encoded_bytes());
+    let name = format!("scheduler@{host}/{}", &folder.as_str()[..8]);
+    ActorId::parse(name).expect("letters, digits and `@`, `/`, `-` make an actor id")
+}
+
+/// What executors are given of this process's environment.
+fn passed_on() -> Vec<(OsString, SecretString)> {
+    // A fault that a test set is for executors too; a release build has none.
+    let fault = cfg!(debug_assertions).then_some("LEVIATHAN_FAULT");
+    let names = PASSED_ON.iter().copied().chain(fault);
+    names.filter_map(|name| Some((name.into(), std::env::var(name).ok()?.into()))).collect()
+}
+
+fn is_empty(secret: &SecretString) -> bool {
+    secrecy::ExposeSecret::expose_secret(secret).is_empty()
+}
+
+/// Becomes true at SIGTERM or SIGINT.
+pub(crate) fn told_to_stop() -> anyhow::Result<watch::Receiver<bool>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("Stopping: nothing more is claimed, and executors go on.");
+        stop.send_replace(true);
+    });
+    Ok(stopped)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: SignedDuration =
+        text.parse().map_err(|_| format!("`{text}` is no duration: expected such as `10s` or `500ms`"))?;
+    let duration = Duration::try_from(parsed).map_err(|_| format!("`{text}` is negative"))?;
+    if duration < Duration::from_millis(10) {
+        return Err(format!("`{text}` is too short: at least `10ms`"));
+    }
+    Ok(duration)
+}
