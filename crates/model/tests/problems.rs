@@ -335,7 +335,7 @@ tasks:
     let policy = "\
 scopes:
   docs: {allowed_paths: ['docs/**'], forbidden_patterns: ['docs/private/**']}
-  everything: {allowed_paths: ['**/*']}
+  everything: {allowed_paths: ['**/*'], forbidden_patterns: [config, src/private, LICENSE, a.txt, 'x/', Makefile]}
   gone: {}
 invariants:
   - {name: '1', check: detect-secrets scan}
@@ -373,6 +373,8 @@ backlog.yaml:5:81: the path is denied all the same: `conftest.py`: it steers the
 backlog.yaml:5:94: it matches nothing: the path `-x` is refused: it begins with `-` and would read as an option
 policy.yaml:1:1: the scope `gone` has no allowed_paths: its tasks can change nothing
 policy.yaml:3:32: `**/*` allows every file; hint: name the folders that the work needs
+policy.yaml:3:62: `config` denies a file of that name, and nothing below a folder of that name; hint: write `config/` for the whole folder
+policy.yaml:3:70: `src/private` denies a file of that name, and nothing below a folder of that name; hint: write `src/private/` for the whole folder
 policy.yaml:6:24: `detect-secrets scan` exits with 0 also when it finds secrets: this check cannot fail; hint: use `detect-secrets-hook`, which fails on a finding
 policy.yaml:7:24: the command ignores its failure: this check cannot fail; hint: remove what follows the `||` or the last `;`
 policy.yaml:8:24: `--exit-zero` makes the command exit with 0 whatever it finds: this check cannot fail; hint: remove `--exit-zero`

@@ -25,6 +25,7 @@ pub(super) fn of_policy(policy: &Policy, findings: &mut Findings) {
     for (name, scope) in &policy.scopes {
         of_scope(policy, name, scope, findings);
     }
+    policy.protected.iter().for_each(|rule| of_folder_name(rule, findings));
 }
 
 /// Warns of tasks that cannot do what they ask for.
@@ -83,6 +84,7 @@ fn of_scope(policy: &Policy, name: &str, scope: &Scope, findings: &mut Findings)
         let message = format!("the scope `{name}` has no allowed_paths: its tasks can change nothing");
         findings.warning(Position { line, column: 1 }, message, None);
     }
+    scope.forbidden_patterns.iter().for_each(|rule| of_folder_name(rule, findings));
     let rules = PathRules::for_scope(policy, name);
     for rule in &scope.allowed_paths {
         of_breadth(rule, findings);
@@ -112,6 +114,17 @@ fn of_breadth(rule: &PathRule, findings: &mut Findings) {
     if rule.pattern.matches_everything() {
         let message = format!("`{}` allows every file", rule.pattern);
         findings.warning(rule.position(), message, Some("name the folders that the work needs".to_owned()));
+    }
+}
+
+/// A rule that is to deny a folder, but names it as one would name a file, denies nothing below it. What looks
+/// like a folder's name is a guess: no dot, and not in capitals as `Makefile` or `LICENSE` are.
+fn of_folder_name(rule: &PathRule, findings: &mut Findings) {
+    let text = rule.pattern.as_str();
+    let name = text.rsplit('/').next().unwrap_or(text);
+    if rule.pattern.is_literal() && !name.contains('.') && name.starts_with(char::is_lowercase) {
+        let message = format!("`{text}` denies a file of that name, and nothing below a folder of that name");
+        findings.warning(rule.position(), message, Some(format!("write `{text}/` for the whole folder")));
     }
 }
 
