@@ -65,8 +65,51 @@ pub fn export(repository: &Repository, commit: &CommitId, folder: &Path) -> Resu
     }
     make_folders(&entries, folder)?;
     let blobs: Vec<&TreeEntry> = entries.iter().filter(|entry| entry.mode != Mode::Gitlink).collect();
+    let written = write_blobs(repository, &blobs, folder)?;
+    for (entry, text) in written.links {
+        let made = symlink(OsStr::from_bytes(&text), place(folder, &entry.path));
+        made.map_err(|source| ExportError::Write { path: escaped(&entry.path), source })?;
+    }
+    Ok(Exported { files: blobs.len() as u64, bytes: written.bytes })
+}
+
+/// What was written, and the links that are still to be made.
+#[derive(Default)]
+struct Written<'a> {
+    links: Vec<(&'a TreeEntry, Vec<u8>)>,
+    bytes: u64,
+}
+
+/// Writes the files, a part of them on each thread: making files is what takes the time.
+fn write_blobs<'a>(
+    repository: &Repository,
+    blobs: &[&'a TreeEntry],
+    folder: &Path,
+) -> Result<Written<'a>, ExportError> {
+    /// Fewer files than this are not worth another git process.
+    const WORTH_A_THREAD: usize = 500;
+    const MOST_THREADS: usize = 4;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    let part = blobs.len().div_ceil(threads).max(WORTH_A_THREAD);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> =
+            blobs.chunks(part).map(|blobs| scope.spawn(|| write_part(repository, blobs, folder))).collect();
+        parts.into_iter().try_fold(Written::default(), |mut all, part| {
+            let part = part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            all.links.extend(part.links);
+            all.bytes += part.bytes;
+            Ok(all)
+        })
+    })
+}
+
+fn write_part<'a>(
+    repository: &Repository,
+    blobs: &[&'a TreeEntry],
+    folder: &Path,
+) -> Result<Written<'a>, ExportError> {
     let mut links = Vec::new();
-    let bytes = each_blob(repository, &blobs, |entry, size, content| {
+    let bytes = each_blob(repository, blobs, |entry, size, content| {
         if entry.mode == Mode::Symlink {
             links.push((entry, read_link_text(entry, size, content)?));
             Ok(())
@@ -74,11 +117,7 @@ pub fn export(repository: &Repository, commit: &CommitId, folder: &Path) -> Resu
             write_file(folder, entry, size, content)
         }
     })?;
-    for (entry, text) in links {
-        let made = symlink(OsStr::from_bytes(&text), place(folder, &entry.path));
-        made.map_err(|source| ExportError::Write { path: escaped(&entry.path), source })?;
-    }
-    Ok(Exported { files: blobs.len() as u64, bytes })
+    Ok(Written { links, bytes })
 }
 
 fn require_empty(folder: &Path) -> Result<(), ExportError> {

@@ -83,6 +83,9 @@ impl Mirror {
     /// Fetches the ref, and makes the mirror anew if the remote answers but the mirror cannot take it.
     fn bring(&self, remote: &Remote, name: &str, tip: &ObjectId) -> Result<CommitId, MirrorError> {
         if let Some(mirror) = self.usable()? {
+            if let Some(commit) = current(&mirror, name, tip) {
+                return Ok(commit);
+            }
             match update(&mirror, remote, name) {
                 Ok(commit) => return Ok(commit),
                 Err(error) => tracing::warn!(
@@ -165,6 +168,14 @@ pub(crate) fn remote_ref(git: &Git, remote: &Remote, name: &str) -> Result<Optio
     exact.map(|(object, _)| parse_object(VERB, object.as_bytes())).transpose()
 }
 
+/// The commit that the ref names, if that is `tip` already and can be read: then nothing is to be fetched.
+fn current(mirror: &Repository, name: &str, tip: &ObjectId) -> Option<CommitId> {
+    // An error here is the beginning of a repair, not the end of the fetch.
+    let commit = mirror.resolve(name).ok()??;
+    let is_current = commit.as_str() == tip.as_str() && require_tree(mirror, &commit).is_ok();
+    is_current.then_some(commit)
+}
+
 /// Fetches one ref to the same name, and proves that its commit and tree can be read.
 pub(crate) fn update(repository: &Repository, remote: &Remote, name: &str) -> Result<CommitId, GitError> {
     repository
@@ -176,8 +187,13 @@ pub(crate) fn update(repository: &Repository, remote: &Remote, name: &str) -> Re
         .output()?;
     let commit = repository.resolve(name)?;
     let commit = commit.ok_or_else(|| unexpected("fetch", &format!("{name} does not name a commit")))?;
-    repository.command("cat-file").args(["-e", &format!("{commit}^{{tree}}")]).output()?;
+    require_tree(repository, &commit)?;
     Ok(commit)
+}
+
+/// An error unless the tree of the commit is here.
+fn require_tree(repository: &Repository, commit: &CommitId) -> Result<(), GitError> {
+    repository.command("cat-file").args(["-e", &format!("{commit}^{{tree}}")]).output().map(drop)
 }
 
 /// Removes the lock files that a killed git left. Only under our own lock, so that none is in use.

@@ -181,7 +181,11 @@ impl Repository {
             .command("rev-parse")
             .args(["--verify", "--quiet", "--end-of-options", &format!("{name}^{{commit}}")])
             .outcome_of(&[], 1024)?;
-        if ended.status.success() { parse_commit("rev-parse", &output).map(Some) } else { Ok(None) }
+        match ended.status.code() {
+            Some(0) => parse_commit("rev-parse", &output).map(Some),
+            Some(1) => Ok(None),
+            Some(_) | None => Err(ended.into_error("rev-parse")),
+        }
     }
 
     /// Every ref whose name begins with `prefix` (whole components, such as `refs/pull/`), sorted by name.

@@ -68,12 +68,16 @@ fn a_damaged_mirror_is_made_again() {
         }),
     ];
     let origin = Origin::with_files(&[("a", "1\n")]);
-    for (name, damage) in damages {
+    let every_damage = damages.iter().flat_map(|damage| [(damage, false), (damage, true)]);
+    for ((name, damage), has_moved) in every_damage {
         let data = tempfile::tempdir().unwrap();
         let mirror = mirror(data.path());
         mirror.fetch(&remote(&origin), &main_branch()).unwrap();
         damage(&data.path().join("mirrors/my-repo.git"));
-        let tip = origin.commit("main", name, &[Entry::file("a", name)]);
+        if has_moved {
+            origin.commit("main", name, &[Entry::file("a", name)]);
+        }
+        let tip = origin.resolve("main").unwrap();
         let base = mirror.fetch(&remote(&origin), &main_branch()).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(base.as_str(), tip, "{name}");
         export(&mirror.repository().unwrap(), &base, &data.path().join("tree")).unwrap();
