@@ -104,25 +104,27 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// Whether a pull request that already exists for the branch is the one proposed; an error when it stands in
-    /// the way; `false` when it is a closed chapter and a new one may be opened beside it.
+    /// Whether a pull request that already exists for the branch is the one that is asked for; an error when it
+    /// proposes something else. Only the rolling branch has one after the other: once one is merged or closed, the
+    /// answer is `false` and a new one may be opened.
     fn is_answered_by(&self, existing: &PullRequest) -> Result<bool, Error> {
+        if existing.head_commit == *self.commit {
+            return Ok(true);
+        }
         match (&existing.state, self.rolling) {
             (PullRequestState::Open { .. }, true) => Ok(true),
-            (PullRequestState::Open { .. }, false) if existing.head_commit != *self.commit => {
-                Err(Error::HeadMoved {
-                    branch: self.branch.clone(),
-                    expected: self.commit.clone(),
-                    found: existing.head_commit.clone(),
-                })
-            }
+            (PullRequestState::Merged { .. } | PullRequestState::Closed { .. }, true) => Ok(false),
             (
                 PullRequestState::Open { .. }
                 | PullRequestState::Merged { .. }
                 | PullRequestState::Closed { .. },
-                _,
-            ) => Ok(existing.head_commit == *self.commit),
+                false,
+            ) => Err(self.moved_to(existing.head_commit.clone())),
         }
+    }
+
+    fn moved_to(&self, found: CommitId) -> Error {
+        Error::HeadMoved { branch: self.branch.clone(), expected: self.commit.clone(), found }
     }
 }
 
@@ -240,7 +242,7 @@ impl fmt::Display for ReviewVerdict {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Too many requests. Nothing may be sent before the wait is over.
-    #[error("{forge} asks for a pause of {} s ({detail}); it is asked again after that, nothing is lost", wait.as_secs())]
+    #[error("{forge} asks for a pause of {} s ({detail}); it is asked again after that, nothing is lost", wait.as_millis().div_ceil(1000))]
     RateLimited {
         /// Which forge.
         forge: String,

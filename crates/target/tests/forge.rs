@@ -280,6 +280,8 @@ async fn a_human_commit_makes_the_pull_request_the_humans() {
             matches!(&state, PullRequestState::Merged { commit, .. } if commit.as_str() == tip),
             "{state:?}"
         );
+        world.origin.set_branch(BRANCH, &world.commit);
+        assert_eq!(world.open().await, Err(expected), "a second one is not opened beside it");
     }
 }
 
@@ -290,6 +292,7 @@ async fn a_branch_that_is_not_what_was_verified_is_not_proposed() {
             world.origin.commit(BRANCH, "by hand", &[Entry::file("requirements.txt", "requests==3\n")]);
         let error = world.open().await.unwrap_err();
         assert!(matches!(&error, Error::HeadMoved { found, .. } if found.as_str() == theirs), "{error}");
+        assert_eq!(world.forge.find_by_branch(&branch(BRANCH)).await, Ok(None), "nothing was opened");
 
         let world_base = world.origin.resolve("main").unwrap();
         let spec = spec(&world.origin);

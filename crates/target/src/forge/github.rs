@@ -139,6 +139,7 @@ impl GitHub {
             self.label(&existing, opening).await;
             return Ok(existing);
         }
+        self.require_tip(opening).await?;
         let mut tries = 1;
         let opened = loop {
             match self.create(opening).await? {
@@ -287,6 +288,15 @@ impl GitHub {
         Ok(issue.and_then(|issue| issue.closed_by).map(|user| user.login))
     }
 
+    /// Nothing is opened for a branch that somebody moved after the push. Whether the branch is there at all, the
+    /// opening tells.
+    async fn require_tip(&self, opening: Opening<'_>) -> Result<(), Error> {
+        let path = self.path(&format!("git/ref/heads/{}", opening.branch));
+        let Some(GitRef { object }) = self.read(&path, &[]).await? else { return Ok(()) };
+        let tip = self.commit_id(&object.sha)?;
+        if tip == *opening.commit { Ok(()) } else { Err(opening.moved_to(tip)) }
+    }
+
     async fn create(&self, opening: Opening<'_>) -> Result<Creation, Error> {
         let body = json!({
             "title": opening.text.title(),
@@ -316,11 +326,8 @@ impl GitHub {
     fn just_created(&self, pull: Pull, opening: Opening<'_>) -> Result<PullRequest, Error> {
         let head_commit = self.commit_id(&pull.head.sha)?;
         if head_commit != *opening.commit {
-            return Err(Error::HeadMoved {
-                branch: opening.branch.clone(),
-                expected: opening.commit.clone(),
-                found: head_commit,
-            });
+            // Moved in the moment between the look and the opening.
+            return Err(opening.moved_to(head_commit));
         }
         Ok(PullRequest {
             number: pull.number,
@@ -680,6 +687,16 @@ struct Pull {
 struct End {
     #[serde(rename = "ref")]
     name: String,
+    sha: String,
+}
+
+#[derive(Deserialize)]
+struct GitRef {
+    object: GitObject,
+}
+
+#[derive(Deserialize)]
+struct GitObject {
     sha: String,
 }
 

@@ -106,7 +106,7 @@ impl Repository {
                     return Ok(existing);
                 }
             }
-            self.require_tip(branch, commit)?;
+            self.require_tip(opening)?;
             let base_commit = self.require_something_to_merge(branch, commit)?;
             let record = Record {
                 version: 1,
@@ -329,10 +329,11 @@ impl Repository {
         Ok(pairs.map(|(patch, commit)| (patch.to_owned(), commit.to_owned())).collect())
     }
 
-    fn require_tip(&self, branch: &BranchName, commit: &CommitId) -> Result<(), Error> {
+    fn require_tip(&self, opening: Opening<'_>) -> Result<(), Error> {
+        let branch = opening.branch;
         match self.commit_at(&branch.to_ref())? {
-            Some(tip) if tip == *commit => Ok(()),
-            Some(found) => Err(Error::HeadMoved { branch: branch.clone(), expected: commit.clone(), found }),
+            Some(tip) if tip == *opening.commit => Ok(()),
+            Some(found) => Err(opening.moved_to(found)),
             None => Err(self.refused(
                 "open a pull request",
                 format!("there is no branch `{branch}`"),

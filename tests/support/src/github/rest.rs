@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::shapes::{
-    commits_json, issue_json, label, own_account, pull_json, pull_url, repository_json, reviews_json,
-    row_json,
+    commits_json, issue_json, label, own_account, pull_json, pull_url, ref_json, repository_json,
+    reviews_json, row_json,
 };
 use super::{BOT, Fate, Fault, Pull, Repository, Seen, World, commits_between};
 use crate::git_http::broken;
@@ -172,6 +172,7 @@ fn route(repository: &mut Repository, parts: &Parts, body: &Bytes) -> Reply {
                 ("GET", ["pulls", number, "commits"]) => {
                     with_pull(repository, number, commits_json).paged(query)
                 }
+                ("GET", ["git", "ref", "heads", branch @ ..]) => git_ref(repository, &branch.join("/")),
                 ("GET", ["issues", number]) => with_pull(repository, number, issue_json),
                 ("POST", ["issues", number, "labels"]) => add_labels(repository, number, body),
                 _ => unknown(repository, parts),
@@ -275,6 +276,13 @@ fn open_pull(repository: &mut Repository, body: &Bytes) -> Reply {
     }
     Reply::new(StatusCode::CREATED, pull_json(repository, &pull))
         .with("location", pull_url(repository, pull.number))
+}
+
+fn git_ref(repository: &Repository, branch: &str) -> Reply {
+    match repository.origin.resolve(&format!("refs/heads/{branch}")) {
+        Some(sha) => Reply::ok(ref_json(repository, branch, &sha)),
+        None => Reply::not_found(),
+    }
 }
 
 fn add_labels(repository: &mut Repository, number: &str, body: &Bytes) -> Reply {

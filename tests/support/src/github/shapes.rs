@@ -340,6 +340,16 @@ pub(super) fn user(login: &str) -> Value {
     })
 }
 
+pub(super) fn ref_json(repository: &Repository, branch: &str, sha: &str) -> Value {
+    let api = repository_url(repository);
+    json!({
+        "ref": format!("refs/heads/{branch}"),
+        "node_id": format!("REF_{branch}"),
+        "url": format!("{api}/git/refs/heads/{branch}"),
+        "object": { "type": "commit", "sha": sha, "url": format!("{api}/git/commits/{sha}") },
+    })
+}
+
 pub(super) fn label(repository: &Repository, name: &str) -> Value {
     let url = format!("{}/labels/{name}", repository_url(repository));
     json!({ "id": 1, "node_id": "L_1", "url": url, "name": name, "description": "", "color": "ededed", "default": false })
