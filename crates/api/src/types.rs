@@ -154,6 +154,24 @@ pub struct AttemptsQuery {
     pub limit: Option<u32>,
 }
 
+impl AttemptsQuery {
+    /// What `status` may say: the states of an attempt, and what people ask for beside them.
+    pub const STATUSES: [&'static str; 12] = [
+        "live",
+        "created",
+        "started",
+        "candidate",
+        "verified",
+        "published",
+        "completed",
+        "failed",
+        "cancelled",
+        "lost",
+        "superseded",
+        "invalidated",
+    ];
+}
+
 /// `GET /v1/attempts`: newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AttemptList {

@@ -3,4 +3,5 @@
 pub mod claude;
 pub mod git_http;
 pub mod github;
+pub mod reference;
 pub mod repository;

@@ -131,33 +131,19 @@ fn fits(attempt: &Attempt, query: &AttemptsQuery) -> bool {
     let status = query.status.as_deref();
     query.target.as_ref().is_none_or(|target| *target == attempt.target_id)
         && query.task.as_ref().is_none_or(|task| *task == attempt.task_id)
+        && query.id.as_ref().is_none_or(|part| attempt.id.has_part(part))
         && status.is_none_or(|status| match status {
             "live" => !attempt.state.is_terminal(),
             word => attempt.status() == word,
         })
 }
 
-const STATUSES: &[&str] = &[
-    "live",
-    "created",
-    "started",
-    "candidate",
-    "verified",
-    "published",
-    "completed",
-    "failed",
-    "cancelled",
-    "lost",
-    "superseded",
-    "invalidated",
-];
-
 fn check_status(query: &AttemptsQuery) -> Result<(), Failure> {
     match query.status.as_deref() {
-        Some(word) if !STATUSES.contains(&word) => {
+        Some(word) if !AttemptsQuery::STATUSES.contains(&word) => {
             let word: String = word.chars().take(80).flat_map(char::escape_debug).collect();
             Err(Failure::new(ErrorCode::Invalid, format!("`{word}` is not a status"))
-                .with_hint(format!("the statuses are {}", STATUSES.join(", "))))
+                .with_hint(format!("the statuses are {}", AttemptsQuery::STATUSES.join(", "))))
         }
         Some(_) | None => Ok(()),
     }

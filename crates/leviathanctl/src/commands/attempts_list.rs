@@ -8,22 +8,6 @@ use crate::table::Table;
 use crate::terminal::{Format, Screen, faint, plain};
 use crate::words;
 
-/// What `--status` may say: the states of an attempt, and what people ask for beside them.
-const STATUSES: [&str; 12] = [
-    "live",
-    "invalidated",
-    "created",
-    "started",
-    "candidate",
-    "verified",
-    "published",
-    "completed",
-    "failed",
-    "cancelled",
-    "lost",
-    "superseded",
-];
-
 /// Attempts, newest first.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -37,7 +21,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TASK")]
     task: Option<TaskId>,
     /// Only in this state; `live` for all that have not ended.
-    #[arg(long, value_name = "STATUS", value_parser = PossibleValuesParser::new(STATUSES))]
+    #[arg(long, value_name = "STATUS", value_parser = PossibleValuesParser::new(AttemptsQuery::STATUSES))]
     status: Option<String>,
 }
 
