@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use api::types::{EventsQuery, RecordedEvent};
 use journal::{CanonicalBody, Record};
-use model::{Digest, Event, EventId, Graph, Seq, TargetId, TaskId};
+use model::{AttemptId, Digest, Event, EventId, Graph, Seq, TargetId, TaskId};
 use sha2::{Digest as _, Sha256};
 
 /// How many of the newest events are kept at hand.
@@ -86,30 +86,33 @@ impl History {
 
     /// The seqs of at most `limit` events that fit the filters of `query`, in the order of the log.
     pub(crate) fn find(&self, query: &EventsQuery, limit: usize) -> Vec<u64> {
-        let after = query.after.unwrap_or(0);
-        let lists = self.lists(query);
-        let fits = |seq: &u64| *seq > after && lists.iter().all(|list| list.binary_search(seq).is_ok());
+        let first = query.after.unwrap_or(0).saturating_add(1);
         let newest = query.newest.unwrap_or(false);
-        match lists.iter().min_by_key(|list| list.len()) {
-            Some(shortest) if newest => last_of(shortest.iter().rev().copied().filter(fits), limit),
-            Some(shortest) => shortest.iter().copied().filter(fits).take(limit).collect(),
-            None if newest => last_of((after + 1..=self.graph.head()).rev(), limit),
-            None => (after + 1..=self.graph.head()).take(limit).collect(),
-        }
+        let of_attempt = query.attempt.as_ref().map(|id| self.of_attempt(id));
+        let lists = self.lists(query, of_attempt.as_deref());
+        let Some(shortest) = lists.iter().min_by_key(|list| list.len()) else {
+            let all = first..=self.graph.head();
+            return if newest { last_of(all.rev(), limit) } else { all.take(limit).collect() };
+        };
+        let fitting = shortest[shortest.partition_point(|seq| *seq < first)..]
+            .iter()
+            .copied()
+            .filter(|seq| lists.iter().all(|list| list.binary_search(seq).is_ok()));
+        if newest { last_of(fitting.rev(), limit) } else { fitting.take(limit).collect() }
     }
 
     /// One sorted list of seqs for each filter of `query`.
-    fn lists(&self, query: &EventsQuery) -> Vec<Vec<u64>> {
-        let listed = |list: Option<&Vec<u64>>| list.cloned().unwrap_or_default();
-        let mut lists = Vec::new();
-        if let Some(attempt) = &query.attempt {
-            let events = self.graph.attempt(attempt).map(|attempt| attempt.events.iter().map(|seq| seq.0));
-            lists.push(events.into_iter().flatten().collect());
-        }
-        lists.extend(query.task.as_ref().map(|task| listed(self.by_task.get(task))));
-        lists.extend(query.target.as_ref().map(|target| listed(self.by_target.get(target))));
-        lists.extend(query.event_type.as_ref().map(|name| listed(self.by_type.get(name.as_str()))));
-        lists
+    fn lists<'a>(&'a self, query: &EventsQuery, of_attempt: Option<&'a [u64]>) -> Vec<&'a [u64]> {
+        let of_task = query.task.as_ref().map(|task| self.by_task.get(task));
+        let of_target = query.target.as_ref().map(|target| self.by_target.get(target));
+        let of_type = query.event_type.as_ref().map(|name| self.by_type.get(name.as_str()));
+        let lists = [of_task, of_target, of_type].into_iter().flatten();
+        of_attempt.into_iter().chain(lists.map(|list| list.map_or(&[][..], Vec::as_slice))).collect()
+    }
+
+    fn of_attempt(&self, id: &AttemptId) -> Vec<u64> {
+        let attempt = self.graph.attempt(id);
+        attempt.into_iter().flat_map(|attempt| attempt.events.iter().map(|seq| seq.0)).collect()
     }
 }
 

@@ -443,3 +443,6 @@ impl Drop for StopsWithUs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

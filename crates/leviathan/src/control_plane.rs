@@ -1,6 +1,7 @@
 //! `leviathan control-plane`: keeps the log, decides what is recorded, and answers the API.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -24,6 +25,12 @@ pub(crate) struct Arguments {
     /// The operator's token: 8 characters or more, known to nobody else. Better given by the environment
     #[arg(long, env = "LEVIATHAN_CONTROL_PLANE_TOKEN", hide_env_values = true)]
     token: Option<SecretString>,
+    /// How many seconds an executor counts as alive after its last heartbeat
+    #[arg(long, env = "LEVIATHAN_LEASE", value_name = "SECONDS", default_value_t = 120)]
+    lease: u64,
+    /// How many seconds reads go on after the journal has failed, before the process ends
+    #[arg(long, env = "LEVIATHAN_READ_ONLY_FOR", value_name = "SECONDS", default_value_t = 30)]
+    read_only_for: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -57,5 +64,11 @@ fn config(arguments: Arguments) -> anyhow::Result<Config> {
         "LEVIATHAN_CONTROL_PLANE_TOKEN is not set: set it to a long random text, such as that of `openssl rand -hex 32`",
     )?;
     let data = arguments.data.path()?;
-    Ok(Config { listen: arguments.listen, backend, ..Config::new(data, token) })
+    Ok(Config {
+        listen: arguments.listen,
+        backend,
+        lease: Duration::from_secs(arguments.lease),
+        read_only_for: Duration::from_secs(arguments.read_only_for),
+        ..Config::new(data, token)
+    })
 }

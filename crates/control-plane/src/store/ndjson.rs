@@ -450,18 +450,21 @@ fn origin_of(folder: &Path, new: &str, is_empty: bool) -> Result<String, OpenErr
     }
 }
 
-/// Makes a folder that outlives a crash, and the folders above it.
+/// Makes a folder, and the folders above it, so that a crash cannot take any of them away again.
 fn create_folder(folder: &Path) -> Result<(), OpenError> {
-    let create = || {
-        fs::create_dir_all(folder)?;
-        folder.parent().map_or(Ok(()), sync_folder)
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.exists() {
+        create_folder(parent)?;
+    }
+    let create = || match fs::create_dir(folder) {
+        Ok(()) => sync_folder(parent),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        Err(error) => Err(error),
     };
     create().map_err(|source| OpenError::Io { action: "cannot make the folder", path: folder.into(), source })
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    // A relative path of one component has the empty path as its parent.
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     File::open(folder)?.sync_all()
 }
 

@@ -95,7 +95,7 @@ async fn heavy_reading_does_not_block_the_health_of_the_process() {
     for reader in readers {
         assert_eq!(reader.await.unwrap(), 5_000);
     }
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     plane.stop().await;
 }
 
