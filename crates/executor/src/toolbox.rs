@@ -32,7 +32,7 @@ pub struct Toolbox {
     /// Runs the agent's commands.
     pub shell: Shell,
     /// Runs the named invariant on the tree as it is now, as the last check will, and returns its report in
-    /// words. `None`: no invariant has this name.
+    /// words. `None`: no invariant has this name. Dropping the future ends whatever it started.
     pub check: Arc<dyn Fn(String) -> Pending<Option<CheckReport>> + Send + Sync>,
     /// When the agent must stop.
     pub bounds: Bounds,
