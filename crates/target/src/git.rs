@@ -8,6 +8,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt as _;
@@ -174,10 +175,11 @@ const ENVIRONMENT: [(&str, &str); 16] = [
 
 /// Never asks, never accepts an unknown host, never forwards, never leaves a master connection behind.
 const SSH_COMMAND: &str = "ssh -oBatchMode=yes -oStrictHostKeyChecking=yes -oForwardAgent=no \
-                           -oClearAllForwardings=yes -oPermitLocalCommand=no -oControlMaster=no -oControlPath=none";
+                           -oClearAllForwardings=yes -oPermitLocalCommand=no -oControlMaster=no -oControlPath=none \
+                           -oServerAliveInterval=60 -oServerAliveCountMax=10";
 
 /// Options of every git process. They win over the configuration of any repository.
-const OPTIONS: [&str; 32] = [
+const OPTIONS: [&str; 34] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.useReplaceRefs=false",
@@ -205,6 +207,9 @@ const OPTIONS: [&str; 32] = [
     "fetch.recurseSubmodules=false",
     "submodule.recurse=false",
     "http.followRedirects=false",
+    // A connection on which nothing at all arrives for ten minutes is dead, also for a git that outlived us.
+    "http.lowSpeedLimit=1",
+    "http.lowSpeedTime=600",
     "credential.helper=",
     "gc.auto=0",
     "maintenance.auto=false",
@@ -263,6 +268,7 @@ pub(crate) struct Invocation {
     options: Vec<String>,
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
+    held: Option<File>,
     patience: Duration,
 }
 
@@ -283,6 +289,7 @@ impl Invocation {
             options: Vec::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            held: None,
             patience: LOCAL_PATIENCE,
         }
     }
@@ -306,6 +313,13 @@ impl Invocation {
     /// The folder that git starts in; everything else is addressed by absolute paths.
     pub(crate) fn in_folder(mut self, folder: &Path) -> Self {
         self.folder = Some(folder.to_owned());
+        self
+    }
+
+    /// Gives git the lock to hold as well, in the place of its input: should we be killed, the lock stays taken
+    /// until git has ended too.
+    pub(crate) fn holding(mut self, lock: File) -> Self {
+        self.held = Some(lock);
         self
     }
 
@@ -445,7 +459,8 @@ struct Running {
 }
 
 struct Pipes {
-    stdin: ChildStdin,
+    /// None when git holds a lock instead.
+    stdin: Option<ChildStdin>,
     stdout: ChildStdout,
     stderr: ChildStderr,
 }
@@ -453,14 +468,18 @@ struct Pipes {
 impl Running {
     fn start(invocation: Invocation) -> Result<Self, GitError> {
         let verb = invocation.verb;
-        let child = invocation.build().spawn().map_err(|source| GitError::Io { verb, source })?;
+        let mut command = invocation.build();
+        if let Some(lock) = invocation.held {
+            command.stdin(lock);
+        }
+        let child = command.spawn().map_err(|source| GitError::Io { verb, source })?;
         let group = Pid::from_child(&child);
         Ok(Self { child, group, deadline: Instant::now() + invocation.patience, is_reaped: false })
     }
 
     fn take_pipes(&mut self) -> Pipes {
         Pipes {
-            stdin: self.child.stdin.take().expect("stdin was asked to be a pipe"),
+            stdin: self.child.stdin.take(),
             stdout: self.child.stdout.take().expect("stdout was asked to be a pipe"),
             stderr: self.child.stderr.take().expect("stderr was asked to be a pipe"),
         }
@@ -530,7 +549,11 @@ fn is_readable_before(file: impl AsFd, deadline: Instant) -> io::Result<bool> {
     }
 }
 
-fn feed_all(mut stdin: ChildStdin, feed: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+fn feed_all(
+    stdin: Option<ChildStdin>,
+    feed: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let Some(mut stdin) = stdin else { return Ok(()) };
     match feed(&mut stdin) {
         // Git stopped reading; its exit status says why.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
