@@ -20,6 +20,7 @@ pub const PASSED_ON: &[&str] = &[
     "GITHUB_TOKEN",
     "HOME",
     "HTTPS_PROXY",
+    "LEVIATHAN_COMMAND_PATH",
     "LEVIATHAN_LOG",
     "LEVIATHAN_MODEL",
     "PATH",

@@ -1,5 +1,6 @@
 //! Real processes: an executor that is launched gets its environment and nothing else, outlives the scheduler,
 //! is found again, and can be stopped.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
