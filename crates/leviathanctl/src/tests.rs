@@ -156,3 +156,43 @@ fn the_reference_in_docs_is_this_one() {
         assert!(kept == current, "docs/cli.md is out of date; run `UPDATE=1 cargo test -p leviathanctl`");
     }
 }
+
+#[test]
+fn every_variable_that_the_code_knows_is_documented() {
+    let house = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let documented = names(&std::fs::read_to_string(format!("{house}/docs/configuration.md")).unwrap());
+    let mut sources = Vec::new();
+    for part in std::fs::read_dir(format!("{house}/crates")).unwrap() {
+        sources_in(&part.unwrap().path().join("src"), &mut sources);
+    }
+    assert!(sources.len() > 50, "the sources were found");
+    for source in sources {
+        for name in names(&std::fs::read_to_string(&source).unwrap()) {
+            assert!(
+                documented.contains(&name),
+                "docs/configuration.md says nothing of {name}, which {} names",
+                source.display()
+            );
+        }
+    }
+}
+
+/// Every source file below `folder`, but for those of tests.
+fn sources_in(folder: &std::path::Path, sources: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources_in(&path, sources);
+        } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("tests.rs") {
+            sources.push(path);
+        }
+    }
+}
+
+/// The variables that a text names. A name for tests alone says so itself.
+fn names(text: &str) -> std::collections::BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_uppercase() || c == '_';
+    let words = text.split(|c| !is_part(c)).filter(|word| word.len() > "LEVIATHAN_".len());
+    let named = words.filter(|word| word.starts_with("LEVIATHAN_") && !word.starts_with("LEVIATHAN_TEST_"));
+    named.map(str::to_owned).collect()
+}

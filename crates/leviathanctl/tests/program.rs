@@ -18,6 +18,10 @@ const TOKEN: &str = "operator-token";
 const CONTRACT: &str =
     "target_id: shop\nname: The Shop\nrepo_url: git@github.com:owner/shop.git\ndefault_branch: main\n";
 const COMMIT: &str = "c0ffee0000000000000000000000000000000001";
+
+type Flags<'a> = &'a [&'a str];
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
 /// Nothing here takes as long; what does is a failure.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -218,7 +222,7 @@ fn flags_beat_the_environment_and_the_environment_beats_the_file() {
     const TOKEN_NAME: &str = "LEVIATHAN_CONTROL_PLANE_TOKEN";
     const URL_NAME: &str = "LEVIATHAN_CONTROL_PLANE_URL";
     let kept = ("LEVIATHAN_DATA_DIR", folder);
-    let rows: [(&[&str], &[(&str, &str)], i32); 10] = [
+    let rows: [(Flags<'_>, Variables<'_>, i32); 10] = [
         (&["--api-url", url], &[kept], 0),
         (&["--api-url", url, "--token-file", &file], &[], 0),
         (&["--api-url", url, "--token", TOKEN], &[(TOKEN_NAME, "wrong")], 0),
