@@ -61,6 +61,10 @@ impl Mirror {
 
     /// The repository to read from, as the last fetch left it.
     pub fn repository(&self) -> Result<Repository, MirrorError> {
+        if !self.dir.exists() {
+            let problem = io::Error::new(io::ErrorKind::NotFound, "nothing was fetched into it yet");
+            return Err(self.folder_error(problem));
+        }
         Ok(Repository::open(&self.git, &self.dir)?)
     }
 

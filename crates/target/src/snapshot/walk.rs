@@ -146,15 +146,13 @@ impl Tree {
                 Err(ListError::TooMany) => {
                     return Err(SnapshotError::TooLarge(format!("more than {most_entries} entries")));
                 }
-                Err(ListError::System(Errno::NFILE | Errno::MFILE | Errno::NOMEM | Errno::NOSYS))
-                    if path.is_empty() =>
-                {
-                    return Err(SnapshotError::Read {
-                        path: ".".to_owned(),
-                        source: io::Error::other(
-                            "this system lacks `openat2`, without which no tree is read",
-                        ),
-                    });
+                // The machine's trouble, not the tree's.
+                Err(ListError::System(Errno::NOSYS)) => {
+                    let problem = "this system lacks `openat2`, without which no tree is read safely";
+                    return Err(unreadable(&path, io::Error::other(problem)));
+                }
+                Err(ListError::System(error @ (Errno::NFILE | Errno::MFILE | Errno::NOMEM | Errno::IO))) => {
+                    return Err(unreadable(&path, error.into()));
                 }
                 Err(ListError::System(error)) => {
                     listing.irregularities.push(special(&path, &error.to_string()))
@@ -169,12 +167,14 @@ impl Tree {
         Ok(listing)
     }
 
+    /// Opens a folder of the tree; the empty path is the tree itself.
+    fn open_folder(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let path = if path.is_empty() { b"." } else { path };
+        open_beneath(&self.root, path, FOLDER | OFlags::NOFOLLOW)
+    }
+
     fn list_folder(&self, path: &[u8], limit: u64, entries: &mut u64) -> Result<Contents, ListError> {
-        let folder = if path.is_empty() {
-            rustix::fs::openat(&self.root, c".", FOLDER, Mode::empty())?
-        } else {
-            open_beneath(&self.root, path, FOLDER | OFlags::NOFOLLOW)?
-        };
+        let folder = self.open_folder(path)?;
         let mut contents = Contents::default();
         for entry in rustix::fs::Dir::read_from(&folder)? {
             let entry = entry?;
@@ -216,12 +216,8 @@ impl Tree {
         if folder.names.is_empty() {
             return Ok(());
         }
-        let opened = if folder.path.is_empty() {
-            rustix::fs::openat(&self.root, c".", FOLDER, Mode::empty())
-        } else {
-            open_beneath(&self.root, &folder.path, FOLDER | OFlags::NOFOLLOW)
-        };
-        let opened = opened.map_err(|_| SnapshotError::Moving(escaped(&folder.path)))?;
+        let opened =
+            self.open_folder(&folder.path).map_err(|_| SnapshotError::Moving(escaped(&folder.path)))?;
         for name in &folder.names {
             let path = joined(&folder.path, name.to_bytes());
             match read_entry(&opened, name, path, format, file_bytes)? {

@@ -305,6 +305,19 @@ fn a_large_file_of_the_base_is_no_change_and_may_be_deleted() {
 }
 
 #[test]
+fn what_cannot_be_read_is_no_deletion() {
+    let origin = sample();
+    let room = Room::new(&origin);
+    set_mode(&room.tree().join("src"), 0o000);
+    set_mode(&room.tree().join("README.md"), 0o000);
+    // Root reads everything; anybody else must be told, and nothing may pass for deleted in silence.
+    let is_root = rustix::process::geteuid().is_root();
+    let changes = room.snapshot();
+    set_mode(&room.tree().join("src"), 0o755);
+    assert_eq!(changes.irregularities().len(), if is_root { 0 } else { 2 });
+}
+
+#[test]
 fn a_deep_tree_ends_in_a_report() {
     let origin = sample();
     let room = Room::new(&origin);
