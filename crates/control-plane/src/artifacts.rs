@@ -96,7 +96,7 @@ impl Artifacts {
     }
 
     fn error(&self, source: io::Error) -> ArtifactError {
-        if source.kind() == io::ErrorKind::StorageFull {
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             return ArtifactError::Full;
         }
         ArtifactError::Io { folder: self.folder.clone(), source }

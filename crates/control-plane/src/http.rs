@@ -28,6 +28,7 @@ use axum::Router;
 use axum::middleware;
 use model::event::Timestamp;
 use model::{AttemptId, TargetId};
+use tokio::sync::Semaphore;
 
 use self::failure::Failure;
 use crate::artifacts::Artifacts;
@@ -42,6 +43,8 @@ pub(crate) struct App {
     pub(crate) keyring: Keyring,
     pub(crate) leases: Mutex<Leases>,
     pub(crate) observations: RwLock<HashMap<TargetId, TargetObservation>>,
+    /// How many artifacts are received at once.
+    pub(crate) uploads: Semaphore,
     pub(crate) backend: &'static str,
 }
 

@@ -11,7 +11,7 @@ use api::token::Keyring;
 use axum::serve::ListenerExt;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::artifacts::Artifacts;
 use crate::http::{self, App};
@@ -21,6 +21,9 @@ use crate::store::{EventStore, MemoryStore, NdjsonStore};
 
 /// How long requests under way may take to end once the process stops.
 const DRAIN: Duration = Duration::from_secs(15);
+
+/// How many artifacts, each of up to 64 MiB in memory, are received at once.
+const UPLOADS: usize = 4;
 
 /// Where the log is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +117,7 @@ impl Server {
             keyring: Keyring::new(&config.token),
             leases: Leases::new(config.lease, Instant::now()).into(),
             observations: std::sync::RwLock::default(),
+            uploads: Semaphore::new(UPLOADS),
             backend: config.backend.as_str(),
         });
         Ok(Self { listener, address, app, ledger: thread, read_only_for: config.read_only_for })

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api::types::ArtifactReceipt;
+use axum::extract::{FromRequest, Request};
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -23,11 +24,14 @@ async fn store(
     app: Shared,
     caller: Caller,
     Id(name): Id<Digest>,
-    Payload(bytes): Payload,
+    request: Request,
 ) -> Result<Json<ArtifactReceipt>, Failure> {
     if let Caller::Executor { attempt, epoch } = caller {
         Fence { attempt, epoch }.check(app.ledger.history().graph())?;
     }
+    // Waiting here costs a connection; a file that is being received costs its size in memory.
+    let _turn = app.uploads.acquire().await.map_err(|closed| Failure::internal(closed.to_string()))?;
+    let Payload(bytes) = Payload::from_request(request, &app).await?;
     let receipt = ArtifactReceipt { sha256: name.clone(), size: bytes.len() as u64 };
     let artifacts = app.artifacts.clone();
     blocking(move || artifacts.put(&name, &bytes)).await?;

@@ -173,13 +173,21 @@ impl NdjsonStore {
     }
 
     /// Makes the next segment, durable under its name before anything is written to it.
-    fn begin_segment(&self, writer: &mut Writer) -> io::Result<()> {
+    fn begin_segment(&self, writer: &mut Writer) -> Result<(), AppendError> {
         let first = writer.head.seq + 1;
         let path = self.folder.join(segment_name(first));
-        let file = File::options().create_new(true).append(true).open(&path)?;
-        file.sync_all()?;
-        sync_folder(&self.folder)?;
-        let reader = Arc::new(SegmentReader { file: File::open(&path)?, path });
+        let file = match File::options().create_new(true).append(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if is_full(&error) => return Err(AppendError::Full),
+            Err(error) => return Err(writer.poisoned("a segment cannot be made", &error)),
+        };
+        let settle = || {
+            file.sync_all()?;
+            sync_folder(&self.folder)?;
+            File::open(&path)
+        };
+        let reader = settle().map_err(|error| writer.poisoned("a segment cannot be made", &error))?;
+        let reader = Arc::new(SegmentReader { file: reader, path });
         let segment = Segment { file: reader, first, offsets: Vec::new(), end: 0 };
         self.index.write().unwrap_or_else(PoisonError::into_inner).segments.push(segment);
         writer.file = Some(SegmentWriter::new(file));
@@ -218,8 +226,7 @@ impl EventStore for NdjsonStore {
         let bundle = Bundle::after(expected, id, bodies)?;
         let lines = bundle.encode();
         if writer.file.is_none() || writer.end >= self.segment_bytes {
-            self.begin_segment(&mut writer)
-                .map_err(|error| writer.poisoned("cannot begin a segment", &error))?;
+            self.begin_segment(&mut writer)?;
         }
         writer.write(&lines.bytes)?;
         // From here on the bundle is durable. A crash before the answer leaves it recorded, and the sender,
@@ -266,7 +273,7 @@ impl Writer {
         let file = self.file.as_mut().expect("a segment was begun before");
         match file.write_all(lines) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => return self.take_back(&error),
+            Err(error) if is_full(&error) => return self.take_back(&error),
             Err(error) => return Err(self.poisoned("a write failed", &error)),
         }
         let file = self.file.as_mut().expect("a segment was begun before");
@@ -462,6 +469,11 @@ fn create_folder(folder: &Path) -> Result<(), OpenError> {
         Err(error) => Err(error),
     };
     create().map_err(|source| OpenError::Io { action: "cannot make the folder", path: folder.into(), source })
+}
+
+/// Whether there is no space, on the disk or within the quota: a state that passes, unlike a disk that fails.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

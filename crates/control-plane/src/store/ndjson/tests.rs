@@ -4,8 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
+
 use super::segment::Fault;
 use super::*;
+use crate::store::MemoryStore;
 use crate::store::conformance::{self, append, contents};
 
 const ENOSPC: i32 = 28;
@@ -241,6 +244,88 @@ fn a_killed_writer_loses_nothing_that_it_answered_for() {
         let kept = contents(&store);
         assert!(kept.len() as u64 >= acknowledged, "round {round}: {} of {acknowledged}", kept.len());
         assert_eq!(kept.len() % 3, 0, "whole bundles only");
+    }
+}
+
+/// One step in the life of a store.
+#[derive(Debug, Clone)]
+enum Act {
+    Append(usize),
+    AppendStale,
+    FillTheDisk(usize),
+    OpenAgain,
+    TearTheTail(usize),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (1_usize..4).prop_map(Act::Append),
+        1 => Just(Act::AppendStale),
+        1 => (0_usize..300).prop_map(Act::FillTheDisk),
+        1 => Just(Act::OpenAgain),
+        1 => (1_usize..400).prop_map(Act::TearTheTail),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever happens to it, the store on disk holds what the store in memory holds, hash for hash.
+    #[test]
+    fn it_is_the_memory_store_that_outlives_the_process(acts in prop::collection::vec(act(), 0..24)) {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = MemoryStore::new("test/ndjson");
+        let mut store = Some(open(folder.path()).unwrap());
+        for (n, act) in acts.into_iter().enumerate() {
+            let disk = store.as_ref().unwrap();
+            match act {
+                Act::Append(size) => {
+                    let names: Vec<String> = (0..size).map(|i| format!("{n}-{i}")).collect();
+                    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                    prop_assert_eq!(append(disk, &names).unwrap(), append(&memory, &names).unwrap());
+                }
+                Act::AppendStale => {
+                    let other = Head::genesis("another/log");
+                    let outcome = disk.append(other, BundleId::parse("b").unwrap(), vec![conformance::body("x")]);
+                    prop_assert!(matches!(outcome, Err(AppendError::Stale { .. })), "the head is not that one");
+                }
+                Act::FillTheDisk(after) if disk.writer.lock().unwrap().can_fail_now() => {
+                    inject(disk, Fault::Write { after, errno: ENOSPC });
+                    prop_assert!(matches!(append(disk, &["lost"]), Err(AppendError::Full)));
+                }
+                Act::FillTheDisk(_) => {}
+                Act::OpenAgain => {
+                    drop(store.take());
+                    store = Some(open(folder.path()).unwrap());
+                }
+                Act::TearTheTail(length) => {
+                    drop(store.take());
+                    tear(folder.path(), &memory, length);
+                    store = Some(open(folder.path()).unwrap());
+                }
+            }
+            let disk = store.as_ref().unwrap();
+            prop_assert_eq!(disk.head(), memory.head());
+            prop_assert_eq!(contents(disk), contents(&memory));
+        }
+    }
+}
+
+impl Writer {
+    /// Whether the next append writes to the segment that is open now, in which a test can place a fault.
+    fn can_fail_now(&self) -> bool {
+        self.file.is_some() && self.end < 600
+    }
+}
+
+/// Leaves the beginning of a next bundle at the end of the log, as a writer does that dies while it writes.
+fn tear(folder: &Path, memory: &MemoryStore, length: usize) {
+    let bodies = vec![conformance::body("torn"), conformance::body("away")];
+    let bundle = Bundle::after(memory.head(), BundleId::parse("torn").unwrap(), bodies).unwrap();
+    let lines = bundle.encode().bytes;
+    if let Some(last) = segments_in(folder).unwrap().last() {
+        let mut file = File::options().append(true).open(last).unwrap();
+        file.write_all(&lines[..length.min(lines.len() - 1)]).unwrap();
     }
 }
 
