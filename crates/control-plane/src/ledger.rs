@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
+use anyhow::Context;
 use api::types::RecordedEvent;
 use journal::{BundleError, BundleId, Head, Record};
 use model::graph::Refusal;
@@ -184,7 +185,7 @@ impl Fence {
 impl Ledger {
     /// Replays the log and begins to take proposals. The thread ends, and is to be joined, once every handle
     /// is gone.
-    pub(crate) fn start(store: Box<dyn EventStore>) -> Result<(Self, JoinHandle<()>), ReplayError> {
+    pub(crate) fn start(store: Box<dyn EventStore>) -> anyhow::Result<(Self, JoinHandle<()>)> {
         let history = RwLock::new(replay(&*store)?);
         let shared = Arc::new(Shared { store, history, stopped: watch::Sender::new(None) });
         let (queue, jobs) = mpsc::channel(QUEUE);
@@ -192,7 +193,7 @@ impl Ledger {
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || writer.run())
-            .expect("a process that can serve at all can start one thread");
+            .context("cannot start the ledger's thread")?;
         Ok((Self { queue, shared }, thread))
     }
 

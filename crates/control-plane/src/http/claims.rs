@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json as Answer, Router};
 use model::event::Event;
 use model::graph::Refusal;
-use model::{AttemptId, Graph};
+use model::{AttemptId, EventKind, Graph};
 use secrecy::ExposeSecret;
 
 use super::caller::Caller;
@@ -48,9 +48,9 @@ async fn dispatch(
 
 /// Begins the lease of the attempt that `events` hand out, and mints the token for exactly that hand-out.
 fn handed_out(app: &App, events: &[Event]) -> Result<Answer<Dispatched>, Failure> {
-    let claimed = events.iter().find_map(|event| match (&event.kind, &event.subject.attempt_id) {
-        (model::EventKind::AttemptClaimed(claimed), Some(attempt)) => Some((attempt, claimed.epoch)),
-        _ => None,
+    let claimed = events.iter().find_map(|event| {
+        let EventKind::AttemptClaimed(claimed) = &event.kind else { return None };
+        Some((event.subject.attempt_id.as_ref()?, claimed.epoch))
     });
     let (id, epoch) = claimed.ok_or_else(|| Failure::internal("a hand-out recorded no claim"))?;
     app.renew_lease(id);
