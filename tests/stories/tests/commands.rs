@@ -1,0 +1,135 @@
+//! The operator's commands against a running installation: what happened, why nothing happens, and how to stop it.
+
+use leviathan_stories::{Installation, Program, eventually};
+
+const POLICY: &str = "scopes:
+  notes:
+    allowed_paths: ['notes/**']
+invariants:
+  - name: Notes are there
+    check: 'test -d notes'
+limits:
+  max_attempts: 1
+";
+
+fn task(name: &str, command: &str) -> String {
+    format!(
+        "  - task_id: {name}
+    title: Write {name}
+    scope: notes
+    priority: medium
+    estimated_size: small
+    allowed_paths: ['notes/**']
+    acceptance_criteria: [It is written]
+    agent: {{command: '{command}'}}
+    status: pending
+"
+    )
+}
+
+fn story(tasks: &[(&str, &str)]) -> Installation {
+    let tasks: String = tasks.iter().map(|(name, command)| task(name, command)).collect();
+    Installation::new(&[("notes/first.txt", "first\n")], &format!("tasks:\n{tasks}"), POLICY)
+}
+
+/// The only attempt there is.
+fn attempt(story: &Installation) -> String {
+    let attempts = story.json(&["attempts-list"]);
+    attempts["attempts"][0]["attempt_id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_commands_of_the_specification_answer() {
+    let story = story(&[("good", "echo x > notes/x.txt"), ("astray", "echo x > elsewhere.txt")]);
+    story.pass();
+    story.pass();
+    let summary = story.json(&["graph-summary"]);
+    assert_eq!(summary["nodes_by_type"]["Attempt"], 2);
+    assert_eq!(summary["nodes_by_type"]["PullRequest"], 1);
+    assert_eq!(story.json(&["attempts-list", "--limit", "20"])["count"], 2);
+    let failures = story.json(&["failures-recent", "--limit", "10"]);
+    assert_eq!(failures["failures"][0]["failure"]["reason"], "scope_violation");
+    let id = failures["failures"][0]["attempt_id"].as_str().unwrap();
+    let shown = story.ctl(&["attempts-show", id]).succeeded().stdout;
+    assert!(
+        shown.contains("elsewhere.txt") && shown.contains("policy.yaml:") || shown.contains("backlog.yaml:"),
+        "{shown}"
+    );
+    let unknown = story.ctl(&["attempts-show", "attempt-nowhere"]);
+    assert_eq!(unknown.code, 1);
+    assert!(unknown.stderr.contains("attempt-nowhere"), "{}", unknown.stderr);
+    for command in
+        ["graph-summary", "attempts-list", "failures-recent", "tasks-list", "targets-list", "events-tail"]
+    {
+        story.ctl(&[command]).succeeded();
+    }
+}
+
+#[test]
+fn an_invalidated_attempt_lets_the_task_run_again() {
+    let story = story(&[("astray", "echo x > elsewhere.txt")]);
+    story.pass();
+    assert_eq!(story.json(&["tasks-list"])["tasks"][0]["reason"], "parked");
+    let first = attempt(&story);
+    let done = story.ctl(&["invalidate", &first, "--reason", "Transient API error, retry"]).succeeded();
+    assert!(done.stdout.contains(&first), "{}", done.stdout);
+    story.pass();
+    assert_eq!(story.json(&["attempts-list"])["total"], 2);
+    let shown = story.ctl(&["attempts-show", &first]).succeeded().stdout;
+    assert!(shown.contains("Transient API error, retry"), "{shown}");
+}
+
+#[test]
+fn a_pause_stops_new_attempts_until_resumed() {
+    let story = story(&[("good", "echo x > notes/x.txt")]);
+    story.ctl(&["pause", "--reason", "Emergency stop"]).succeeded();
+    story.pass();
+    assert_eq!(story.json(&["attempts-list"])["total"], 0);
+    let tasks = story.ctl(&["tasks-list"]).succeeded().stdout;
+    assert!(tasks.contains("paused") && tasks.contains("Emergency stop"), "{tasks}");
+    story.ctl(&["resume"]).succeeded();
+    story.pass();
+    assert_eq!(story.json(&["attempts-list"])["total"], 1);
+}
+
+#[test]
+fn a_cancelled_attempt_stops_at_once_and_leaves_nothing_running() {
+    // The agent leaves a process behind that nothing but its own name connects to the attempt.
+    let marker = format!("leviathan-story-{}", std::process::id());
+    let mut story =
+        story(&[("slow", "touch notes/begun; setsid sh -c \"exec -a $MARKER sleep 1000\" & sleep 1000")]);
+    let script = story.data().join("slow.sh");
+    std::fs::create_dir_all(story.data()).unwrap();
+    std::fs::write(
+        &script,
+        format!("#!/bin/bash\n(exec -a {marker} setsid sleep 1000) &\ntouch notes/begun\nsleep 1000\n"),
+    )
+    .unwrap();
+    story.set("LEVIATHAN_AGENT", &format!("command:bash {}", script.display()));
+    let backlog = format!("tasks:\n{}", task("slow", "x").replace("    agent: {command: 'x'}\n", ""));
+    story.origin.commit(
+        "main",
+        "Leave the agent to the operator",
+        &[leviathan_stories::Entry::file(".leviathan/backlog.yaml", backlog)],
+    );
+    let mut scheduler: Program = story.start(&["scheduler", "--once"]);
+    eventually("the agent runs", || is_running(&marker));
+    let id = attempt(&story);
+    story.ctl(&["cancel", &id, "--reason", "Emergency stop"]).succeeded();
+    eventually("everything of the attempt is gone", || !is_running(&marker));
+    assert_eq!(scheduler.ended(), Some(0));
+    let types = story.event_types("slow");
+    assert!(
+        types.iter().any(|seen| seen == "attempt.cancelled")
+            && !types.iter().any(|seen| seen == "pr.created"),
+        "{types:?}"
+    );
+    assert_eq!(story.json(&["tasks-list"])["tasks"][0]["reason"], "parked");
+}
+
+fn is_running(marker: &str) -> bool {
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        std::fs::read(entry.path().join("cmdline"))
+            .is_ok_and(|line| line.split(|byte| *byte == 0).any(|argument| argument == marker.as_bytes()))
+    })
+}
