@@ -84,13 +84,15 @@ pub struct Server {
     read_only_for: Duration,
 }
 
-/// Serves until the process is told to stop by SIGTERM or SIGINT.
+/// Serves until the process is told to stop by SIGTERM or SIGINT. `listening` is called once the port is bound.
 ///
 /// # Errors
 ///
 /// When the log cannot be opened or the address cannot be bound, and when the journal failed while serving.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
-    Server::bind(config).await?.run(told_to_stop()?).await
+pub async fn serve(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+    let server = Server::bind(config).await?;
+    listening(server.address());
+    server.run(told_to_stop()?).await
 }
 
 impl Server {

@@ -48,7 +48,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
     let config = config(arguments)?;
     logging::start();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
-    runtime.block_on(control_plane::serve(config))?;
+    runtime.block_on(control_plane::serve(config, |address| {
+        anstream::println!("Listening on http://{address}");
+    }))?;
     Ok(Answer::Yes)
 }
 

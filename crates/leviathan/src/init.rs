@@ -3,12 +3,11 @@
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use model::{BranchName, RepoUrl, TargetId};
 
-use crate::{Answer, local_documents};
+use crate::{Answer, local_documents, plain_git};
 
 const CONTRACT: &str = include_str!("init/contract.yaml");
 const BACKLOG: &str = include_str!("init/backlog.yaml");
@@ -125,9 +124,8 @@ fn default_branch(directory: &Path) -> Option<String> {
 
 /// One line from the user's own git about the user's own repository; none when git or the answer is missing.
 fn git(directory: &Path, arguments: &[&str]) -> Option<String> {
-    let output = Command::new("git").arg("-C").arg(directory).args(arguments).output().ok()?;
-    let line = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && !line.is_empty()).then_some(line)
+    let line = plain_git::git(directory, arguments).ok()?.trim().to_owned();
+    (!line.is_empty()).then_some(line)
 }
 
 fn last_component(url: &str) -> Option<String> {

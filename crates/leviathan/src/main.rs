@@ -11,11 +11,14 @@ mod check;
 mod contain;
 mod control_plane;
 mod data;
+mod demo;
 mod executor;
 mod explain;
 mod init;
+mod installation;
 mod local_documents;
 mod logging;
+mod plain_git;
 mod plan;
 mod scheduler;
 mod up;
@@ -41,6 +44,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Say what would run now, and why everything else waits
     Plan(plan::Arguments),
+    /// Show the main job on a sample repository: no key, no server, no network
+    Demo(demo::Arguments),
     /// Run control plane and scheduler in one process
     Up(up::Arguments),
     /// Keep the log and answer the API
@@ -70,6 +75,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Up(arguments) => up::run(arguments),
         Command::ControlPlane(arguments) => control_plane::run(arguments),
         Command::Scheduler(arguments) => scheduler::run(arguments),

@@ -25,7 +25,7 @@ pub(crate) fn git_with_input<S: AsRef<OsStr>>(
         .args(arguments)
         .current_dir(folder)
         .env("GIT_TERMINAL_PROMPT", "0")
-        .envs(missing_identity(folder))
+        .envs(missing_identity(folder).iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -133,6 +133,16 @@ pub(crate) fn token_file(data: &Path) -> PathBuf {
 }
 
 impl Settings {
+    /// What a scheduler is told when nobody tells it anything but by the environment.
+    pub(crate) fn from_environment() -> anyhow::Result<Self> {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            settings: Settings,
+        }
+        Ok(<Alone as clap::Parser>::try_parse_from(["leviathan"])?.settings)
+    }
+
     /// The configuration of a scheduler that works in the data folder `data`.
     pub(crate) fn config(self, client: Client, data: PathBuf) -> anyhow::Result<Config> {
         std::fs::create_dir_all(&data)

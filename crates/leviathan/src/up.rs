@@ -7,13 +7,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context;
-use api::Client;
 use clap::Args;
-use control_plane::Server;
 use secrecy::SecretString;
-use tokio::sync::watch;
 
 use crate::data::DataFolder;
+use crate::installation::Installation;
 use crate::scheduler::{Settings, token_file, told_to_stop};
 use crate::{Answer, logging};
 
@@ -47,49 +45,22 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
             listen: arguments.listen,
             ..control_plane::Config::new(data.clone(), token.clone())
         };
-        let server = Server::bind(config).await?;
-        let url = format!("http://{}", server.address());
-        let client = Client::new(&url, token)?;
-        let scheduler = arguments.settings.config(client, data.clone())?;
-        tell(&url, &data, is_kept);
-        both(server, scheduler, told_to_stop()?).await
+        let settings = arguments.settings;
+        let installation =
+            Installation::start(config, |client| settings.config(client, data.clone())).await?;
+        tell(installation.url(), &data, is_kept);
+        let mut told = told_to_stop()?;
+        tokio::select! {
+            _ = told.wait_for(|told| *told) => {}
+            () = installation.ended() => {}
+        }
+        installation.stop().await
     })?;
     Ok(Answer::Yes)
 }
 
-/// Stops the scheduler first, so that its last words are recorded; and both when either fails.
-async fn both(server: Server, config: scheduler::Config, told: watch::Receiver<bool>) -> anyhow::Result<()> {
-    let (end_scheduler, mut scheduler_ends) = watch::channel(false);
-    let (end_server, mut server_ends) = watch::channel(false);
-    let serving = tokio::spawn(server.run(async move {
-        let _ = server_ends.wait_for(|end| *end).await;
-    }));
-    let stop = scheduler_ends.clone();
-    let scheduling = tokio::spawn(async move { scheduler::run(config, stop).await });
-    let (mut told, mut serving, mut scheduling) = (told, serving, scheduling);
-    tokio::select! {
-        _ = told.wait_for(|told| *told) => {}
-        served = &mut serving => {
-            end_scheduler.send_replace(true);
-            return served.context("the control plane met a bug")?;
-        }
-        scheduled = &mut scheduling => {
-            end_server.send_replace(true);
-            let served = serving.await.context("the control plane met a bug")?;
-            scheduled.context("the scheduler met a bug")??;
-            return served;
-        }
-    }
-    end_scheduler.send_replace(true);
-    scheduler_ends.mark_unchanged();
-    let scheduled = scheduling.await.context("the scheduler met a bug")?;
-    end_server.send_replace(true);
-    serving.await.context("the control plane met a bug")??;
-    Ok(scheduled?)
-}
-
 /// The token of this installation; made at the first start, for the eyes of its user alone.
-fn kept_token(data: &Path) -> anyhow::Result<SecretString> {
+pub(crate) fn kept_token(data: &Path) -> anyhow::Result<SecretString> {
     let path = token_file(data);
     match fs::read_to_string(&path) {
         Ok(token) => Ok(SecretString::from(token.trim().to_owned())),

@@ -19,7 +19,8 @@ pub(super) fn make_repository(origin: &Path, with_model: bool) -> anyhow::Result
         let path = clone.path().join(file.path);
         let folder = path.parent().context("every sample file lies in a folder")?;
         std::fs::create_dir_all(folder)?;
-        std::fs::write(&path, file.content).with_context(|| format!("{} cannot be written", path.display()))?;
+        std::fs::write(&path, file.content)
+            .with_context(|| format!("{} cannot be written", path.display()))?;
     }
     git(clone.path(), &["add", "--all"])?;
     git(clone.path(), &["commit", "--quiet", "--message", "A tea timer, and four tasks for it"])?;

@@ -27,13 +27,17 @@ pub(super) fn line(event: &Event) -> Option<(Tone, String)> {
 
 fn tell(kind: &EventKind) -> Option<(Tone, String)> {
     Some(match kind {
-        EventKind::TargetRegistered(target) => (Tone::Plain, format!("target registered: {}", target.repo_url)),
-        EventKind::TaskCreated(facts) => {
-            (Tone::Plain, format!("found in backlog.yaml: {} ({} priority)", facts.title, word(&facts.priority)))
+        EventKind::TargetRegistered(target) => {
+            (Tone::Plain, format!("target registered: {}", target.repo_url))
         }
-        EventKind::AttemptCreated(created) => {
-            (Tone::Plain, format!("attempt {} claimed, to be done by {}", created.n, first_line(&created.agent)))
-        }
+        EventKind::TaskCreated(facts) => (
+            Tone::Plain,
+            format!("found in backlog.yaml: {} ({} priority)", facts.title, word(&facts.priority)),
+        ),
+        EventKind::AttemptCreated(created) => (
+            Tone::Plain,
+            format!("attempt {} claimed, to be done by {}", created.n, first_line(&created.agent)),
+        ),
         EventKind::AgentFinished(done) => (Tone::Plain, format!("agent finished round {}", done.round)),
         EventKind::PolicyViolated(violated) => (Tone::Refused, violations(violated)),
         EventKind::ChangePermitted(change) => (Tone::Good, permitted(change)),
@@ -48,11 +52,15 @@ fn tell(kind: &EventKind) -> Option<(Tone, String)> {
             (Tone::Good, format!("every invariant passed at commit {}", short(verified.candidate.as_str())))
         }
         EventKind::BranchPushed(pushed) => (Tone::Plain, format!("branch pushed: {}", pushed.branch)),
-        EventKind::PrCreated(pr) => (Tone::Notable, format!("PULL REQUEST #{} for a human to review: {}", pr.number, pr.title)),
+        EventKind::PrCreated(pr) => {
+            (Tone::Notable, format!("PULL REQUEST #{} for a human to review: {}", pr.number, pr.title))
+        }
         EventKind::AttemptFailed(failed) => (Tone::Refused, failure(failed.reason, &failed.detail)),
         EventKind::AttemptCancelled(why) => (Tone::Refused, format!("cancelled: {}", why.reason)),
         EventKind::AttemptLost(why) => (Tone::Refused, format!("lost: {}", why.reason)),
-        EventKind::PrMerged(merged) => (Tone::Notable, format!("a human ({}) merged pull request #{}", merged.by, merged.number)),
+        EventKind::PrMerged(merged) => {
+            (Tone::Notable, format!("a human ({}) merged pull request #{}", merged.by, merged.number))
+        }
         EventKind::PrClosed(closed) => (Tone::Notable, format!("pull request #{} was closed", closed.number)),
         EventKind::BacklogUpdated(updated) => (Tone::Notable, write_back(updated.outcome, &updated.detail)),
         EventKind::TaskCompleted(_) => (Tone::Good, "completed".to_owned()),
@@ -77,10 +85,8 @@ fn tell(kind: &EventKind) -> Option<(Tone, String)> {
 fn violations(violated: &model::event::PolicyViolated) -> String {
     let mut text = "change REFUSED:".to_owned();
     for violation in &violated.violations {
-        let _ = write!(text, "\n            {}", violation.message);
-        if let Some(rule) = violation.rule.as_ref().filter(|rule| !violation.message.contains(*rule)) {
-            let _ = write!(text, " (rule: {rule})");
-        }
+        let rule = violation.rule.as_ref().map(|rule| format!(": {rule}")).unwrap_or_default();
+        let _ = write!(text, "\n            {}: {}{rule}", violation.path, violation.message);
     }
     text
 }

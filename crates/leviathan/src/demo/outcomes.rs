@@ -48,9 +48,11 @@ impl Outcomes {
         }
     }
 
-    /// Takes in the code for which a task waits.
-    pub(super) fn see_wait(&mut self, task: &str, code: &str) {
-        self.waiting |= task == sample::WAITING && code == "dependency";
+    /// Takes in the code for which a task waits; whether that is news.
+    pub(super) fn see_wait(&mut self, task: &str, code: &str) -> bool {
+        let is_news = !self.waiting && task == sample::WAITING && code == "dependency";
+        self.waiting |= is_news;
+        is_news
     }
 
     /// Whether everything up to the human's part was seen.
