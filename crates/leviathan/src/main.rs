@@ -90,3 +90,26 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_reference_in_docs_is_this_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cli.md");
+        let current = test_support::reference::markdown(Arguments::command());
+        let document = std::fs::read_to_string(path).unwrap();
+        let (kept, updated) = test_support::reference::section_of(&document, "leviathan", &current);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, updated).unwrap();
+        } else {
+            assert!(
+                kept == current,
+                "docs/cli.md is out of date; run `UPDATE=1 cargo test -p leviathan --bins`"
+            );
+        }
+    }
+}

@@ -6,7 +6,8 @@ use clap::Command;
 
 /// Everything that `--help` of the program and of each of its commands says.
 pub fn markdown(mut program: Command) -> String {
-    program = program.term_width(100);
+    // Names of variables belong here, what they hold on this machine does not.
+    program = program.term_width(100).mut_args(|argument| argument.hide_env_values(true));
     program.build();
     let mut text = String::new();
     section(&mut text, &mut program, 2);
@@ -22,8 +23,9 @@ fn section(text: &mut String, command: &mut Command, level: usize) {
     for inner in command.get_subcommands_mut().filter(is_shown) {
         // What every command takes is said once, with the program.
         *inner = std::mem::take(inner).mut_args(|argument| {
-            let is_common = argument.is_global_set() || argument.get_id() == "help";
-            argument.hide(is_common)
+            let is_shown =
+                !argument.is_hide_set() && !argument.is_global_set() && argument.get_id() != "help";
+            argument.hide(!is_shown).hide_env_values(true)
         });
         section(text, inner, level + 1);
     }
