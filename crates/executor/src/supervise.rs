@@ -413,6 +413,8 @@ impl<'a> Supervision<'a> {
             .env_clear()
             .envs(environment)
             .current_dir(self.folder.root())
+            // A signal to the group of the supervisor is the supervisor's to answer.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
