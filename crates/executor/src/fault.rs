@@ -1,4 +1,7 @@
 //! Named points at which a test can let this process die, to prove that the next start finds its way.
+//!
+//! In the order of an attempt: `after_started`, `after_candidate`, `after_verified`, `after_push`,
+//! `after_pull_request`; and around every bundle of events `before_event_sent`, `after_event_sent`.
 
 /// The point that a process was told to die at.
 #[derive(Debug, Clone, Default)]

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use model::{AttemptId, Epoch};
@@ -46,6 +47,11 @@ impl AttemptFolder {
         self.root.join("tree")
     }
 
+    /// Where folders of the tree are held while it is read as the agent's change.
+    pub fn aside(&self) -> PathBuf {
+        self.root.join("aside")
+    }
+
     /// HOME and TMPDIR of everything that runs in the agent's tree, and the agent's own papers.
     pub fn agent(&self) -> PathBuf {
         self.root.join("agent")
@@ -83,13 +89,20 @@ impl AttemptFolder {
 
     /// Takes the right to work here, and makes the folder when it is missing. `None` when another process has it.
     pub fn lock(&self) -> io::Result<Option<FolderLock>> {
-        std::fs::create_dir_all(&self.root)?;
-        let file = File::options().create(true).truncate(false).write(true).open(self.lock_file())?;
+        self.make()?;
+        let file = self.open_lock("lock")?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(FolderLock { _file: file })),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Takes the right to run a stage here, and waits while a stage of a supervisor that died still ends.
+    pub(crate) fn lock_stage(&self) -> io::Result<FolderLock> {
+        let file = self.open_lock("stage.lock")?;
+        flock(&file, FlockOperation::LockExclusive)?;
+        Ok(FolderLock { _file: file })
     }
 
     /// Whether some executor works here now.
@@ -104,6 +117,15 @@ impl AttemptFolder {
             Err(Errno::WOULDBLOCK) => Ok(true),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The folder is nobody else's: what agents and models said lies there.
+    fn make(&self) -> io::Result<()> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.root)
+    }
+
+    fn open_lock(&self, name: &str) -> io::Result<File> {
+        File::options().create(true).truncate(false).write(true).open(self.root.join(name))
     }
 
     fn lock_file(&self) -> PathBuf {

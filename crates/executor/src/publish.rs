@@ -61,10 +61,11 @@ pub struct ForgeAccess {
 
 /// The whole life of a `publish` process.
 pub async fn main(settings: Settings) -> ExitCode {
-    let outcome = match stage::begin().context("the stage cannot begin") {
-        Ok(cancelled) => publish(&settings, cancelled).await,
-        Err(error) => Err(error),
+    let begun = match stage::begin(&settings.data, &settings.attempt).context("the stage cannot begin") {
+        Ok(begun) => begun,
+        Err(error) => return stage::end(Err(error)),
     };
+    let outcome = publish(&settings, begun.cancelled.clone()).await;
     stage::end(outcome)
 }
 

@@ -2,18 +2,28 @@
 //! outside, and how they say what came of them.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
+use model::AttemptId;
 use rustix::process::DumpableBehavior;
 use tokio::sync::watch;
 
 use crate::contain;
+use crate::folder::{AttemptFolder, FolderLock};
 use crate::job::StageOutcome;
 
+/// The wire by which a stage is stopped, and its right to run.
+pub(crate) struct Begun {
+    /// Becomes true when whoever started the stage closes its standard input, on purpose or by dying.
+    pub(crate) cancelled: watch::Receiver<bool>,
+    _right: FolderLock,
+}
+
 /// Prepares this process to be a stage: orphans of what it starts become its own, other processes of the same
-/// user cannot look into it, and the returned wire becomes true when whoever started it closes its standard
-/// input, on purpose or by dying.
-pub(crate) fn begin() -> std::io::Result<watch::Receiver<bool>> {
+/// user cannot look into it, and no other stage of the attempt runs here until it ends.
+pub(crate) fn begin(data: &Path, attempt: &AttemptId) -> std::io::Result<Begun> {
+    let right = AttemptFolder::new(data, attempt).lock_stage()?;
     contain::adopt_orphans()?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let (sender, cancelled) = watch::channel(false);
@@ -24,7 +34,7 @@ pub(crate) fn begin() -> std::io::Result<watch::Receiver<bool>> {
         sender.send_replace(true);
         sender
     })?;
-    Ok(cancelled)
+    Ok(Begun { cancelled, _right: right })
 }
 
 /// Ends everything that this process started, and says what came of the stage in one line.

@@ -114,6 +114,9 @@ async fn supervise(settings: &Settings) -> anyhow::Result<Ending> {
     let folder = AttemptFolder::new(&settings.data, &settings.attempt);
     let lock = folder.lock().with_context(|| format!("the folder {}", folder.root().display()))?;
     let _lock = lock.with_context(|| format!("another executor works in {}", folder.root().display()))?;
+    // A stage of a supervisor that was killed may still be ending; its files are not touched before it has.
+    let ending = folder.clone();
+    drop(tokio::task::spawn_blocking(move || ending.lock_stage()).await.expect("a lock does not panic")?);
     let client = Client::new(&settings.control_plane_url, settings.control_plane_token.clone())?;
     let (activity, activities) = watch::channel("preparing");
     let ended = tokio::select! {
@@ -544,7 +547,14 @@ enum Leftovers {
 }
 
 fn clear(folder: &AttemptFolder, leftovers: &Leftovers) -> io::Result<()> {
-    let trees = [folder.tree(), folder.agent(), folder.repository(), folder.checks(), folder.publishing()];
+    let trees = [
+        folder.tree(),
+        folder.aside(),
+        folder.agent(),
+        folder.repository(),
+        folder.checks(),
+        folder.publishing(),
+    ];
     let rest = [folder.candidate(), folder.artifacts(), folder.transcript()];
     let rest = match leftovers {
         Leftovers::Trees => &[][..],

@@ -4,6 +4,7 @@
 //! plane or the forge. What it finds out it writes to the spool, and the candidate to its folder, from where
 //! `publish` verifies it again.
 
+mod agent_tree;
 mod baseline;
 mod rounds;
 mod tools;
@@ -18,7 +19,7 @@ use model::documents::{AgentChoice, Document};
 use model::event::{EventKind, Usage};
 use model::{AttemptId, FailureReason, PathRules, Stage, TargetSpec, Task};
 use secrecy::SecretString;
-use target::{Git, Mirror, Provenance, Repository, spec};
+use target::{Git, Mirror, Repository, spec};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -33,6 +34,7 @@ use crate::job::{Job, StageOutcome};
 use crate::spool::{Recorder, Spool};
 use crate::stage::{self, Stop};
 use crate::toolbox::Bounds;
+use agent_tree::{AgentTree, Reading};
 
 /// What the stage is told by its command line and environment.
 #[derive(Debug)]
@@ -66,10 +68,11 @@ pub struct ClaudeAccess {
 
 /// The whole life of a `work` process.
 pub async fn main(settings: Settings) -> ExitCode {
-    let outcome = match stage::begin().context("the stage cannot begin") {
-        Ok(cancelled) => work(&settings, cancelled).await,
-        Err(error) => Err(error),
+    let begun = match stage::begin(&settings.data, &settings.attempt).context("the stage cannot begin") {
+        Ok(begun) => begun,
+        Err(error) => return stage::end(Err(error)),
     };
+    let outcome = work(&settings, begun.cancelled.clone()).await;
     stage::end(outcome)
 }
 
@@ -91,6 +94,7 @@ struct Work<'a> {
     rules: PathRules,
     /// Our own repository: it borrows the mirror's objects and receives the candidate's.
     repository: Repository,
+    tree: AgentTree,
     containment: Containment,
     checks: Checks,
     recorder: Recorder,
@@ -120,6 +124,7 @@ impl<'a> Work<'a> {
             recorder: Recorder::new(spool, job.subject(), job.assignment.epoch, settings.clock),
             bounds: Bounds::new(deadline, cancelled),
             usage: Usage::default(),
+            tree: AgentTree::new(folder.tree(), folder.aside()),
             folder,
             job,
             spec,
@@ -140,14 +145,15 @@ impl<'a> Work<'a> {
     }
 
     /// The tree that the agent will change: the base commit's files, with the policy's `setup` run in it.
-    async fn make_tree(&self) -> Result<(), Stop> {
+    async fn make_tree(&mut self) -> Result<(), Stop> {
         let (tree, scratch) = (self.folder.tree(), self.folder.agent());
         export(&self.repository, &self.job.assignment.base_commit, &tree)
             .await
             .context("the agent's tree")?;
         std::fs::create_dir_all(&scratch).context("the agent's folder")?;
         let setup = &self.spec.policy.setup;
-        let ended = set_up(&self.containment, setup, &tree, &scratch, &scratch, &self.bounds).await;
+        let ending = set_up(&self.containment, setup, &tree, &scratch, &scratch, &self.bounds);
+        let ended = self.tree.note_folders_of(ending).await.context("the agent's tree")?;
         match ended.map_err(|error| self.stop_of_checks(error))? {
             SetUp::Done => Ok(()),
             SetUp::Failed { problem, log } => {
@@ -195,8 +201,13 @@ impl<'a> Work<'a> {
         Ok(Agent::Claude(Box::new(claude)))
     }
 
-    fn provenance(&self) -> Provenance {
-        self.job.provenance(&self.task)
+    /// What the agent's tree is read into.
+    fn reading(&self) -> Reading {
+        Reading {
+            repository: self.repository.clone(),
+            base: self.job.assignment.base_commit.clone(),
+            provenance: self.job.provenance(&self.task),
+        }
     }
 
     fn record(&self, kind: EventKind, step: &str) -> Result<(), Stop> {

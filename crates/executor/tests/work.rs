@@ -290,6 +290,21 @@ fn a_base_that_passed_is_not_checked_again() {
 }
 
 #[test]
+fn folders_that_setup_makes_are_there_for_the_agent_and_in_no_candidate() {
+    let setup = "setup: [{run: 'mkdir node_modules && echo tool > node_modules/tool'}]\n\
+                 invariants: [{name: Prepared, check: 'test -f node_modules/tool'}]\n";
+    let agent = "cp node_modules/tool requirements.txt && echo evil > node_modules/tool && rm -f nothing";
+    let bench = Bench::new(agent, setup);
+    let outcome = bench.work();
+    assert!(matches!(outcome, StageOutcome::Verified { .. }), "{outcome:?}");
+    let files = bench.events().into_iter().find_map(|event| {
+        if let EventKind::ChangePermitted(change) = event { Some(change.files) } else { None }
+    });
+    let paths: Vec<String> = files.unwrap().into_iter().map(|file| file.path.to_string()).collect();
+    assert_eq!(paths, ["requirements.txt"]);
+}
+
+#[test]
 fn a_daemon_of_the_agent_cannot_reach_the_candidate() {
     let mark = marker();
     let agent = format!(

@@ -10,8 +10,8 @@ use model::event::{
     ViolationRecord,
 };
 use model::{FailureReason, Stage};
+use target::SnapshotError;
 use target::candidate::{PACK_FILE, pack};
-use target::{SnapshotError, SnapshotLimits, snapshot};
 
 use super::{Stop, Work};
 use crate::agent::command::CommandAgent;
@@ -110,15 +110,8 @@ impl Work<'_> {
         }
     }
 
-    /// The candidate commit of the tree as it is now, and what it changes. No process of the attempt may run.
-    pub(super) async fn snapshot(&self) -> Result<ChangeSet, Stop> {
-        let provenance = self.provenance();
-        let (repository, tree) = (self.repository.clone(), self.folder.tree());
-        let base = self.job.assignment.base_commit.clone();
-        let taken = tokio::task::spawn_blocking(move || {
-            snapshot(&repository, &base, &tree, &provenance, &SnapshotLimits::default())
-        });
-        match taken.await.expect("the snapshot does not panic") {
+    async fn snapshot(&self) -> Result<ChangeSet, Stop> {
+        match self.tree.read(&self.reading()).await? {
             Ok(change) => Ok(change),
             Err(SnapshotError::TooLarge(detail)) => {
                 Err(self.failed(Stage::Gate, FailureReason::ChangeTooLarge, detail))

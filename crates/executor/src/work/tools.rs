@@ -1,31 +1,25 @@
 //! The toolbox of an attempt's agent: the tree, the rules, contained commands, and checks of what it has so far.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use model::CommitId;
-use model::change::ChangeSet;
 use model::documents::Invariant;
-use target::{Provenance, Repository, SnapshotError, SnapshotLimits, snapshot};
 
 use super::Work;
+use super::agent_tree::{AgentTree, Reading};
 use crate::checks::Checks;
 use crate::toolbox::{Bounds, CheckReport, Shell, Toolbox, Tree};
 
 impl Work<'_> {
     pub(super) fn toolbox(&self) -> io::Result<Toolbox> {
-        let tree = self.folder.tree();
         let trial = Arc::new(Trial {
             checks: self.checks.clone(),
-            repository: self.repository.clone(),
-            tree: tree.clone(),
-            base: self.job.assignment.base_commit.clone(),
-            provenance: self.provenance(),
+            tree: self.tree.clone(),
+            reading: self.reading(),
             bounds: self.bounds.clone(),
         });
         Ok(Toolbox {
-            tree: Tree::open(&tree)?,
+            tree: Tree::open(&self.folder.tree())?,
             rules: Arc::new(self.rules.clone()),
             shell: Shell::new(self.containment.clone(), self.folder.agent()),
             check: Arc::new(move |name| {
@@ -40,10 +34,8 @@ impl Work<'_> {
 /// Runs one invariant on the tree as it is now, in the way the last check will.
 struct Trial {
     checks: Checks,
-    repository: Repository,
-    tree: PathBuf,
-    base: CommitId,
-    provenance: Provenance,
+    tree: AgentTree,
+    reading: Reading,
     bounds: Bounds,
 }
 
@@ -57,7 +49,8 @@ impl Trial {
     }
 
     async fn check(&self, invariant: Invariant) -> Result<CheckReport, String> {
-        let change = self.snapshot().await.map_err(|error| error.to_string())?;
+        let change = self.tree.read(&self.reading).await.map_err(|error| format!("{error:#}"))?;
+        let change = change.map_err(|error| error.to_string())?;
         let checks = Checks { invariants: vec![invariant], ..self.checks.clone() };
         let checked = checks.run(change.candidate(), "trial", &self.bounds).await;
         let checked = checked.map_err(|error| error.to_string())?;
@@ -65,14 +58,5 @@ impl Trial {
         let output = one.excerpt().map(|excerpt| excerpt.to_string()).unwrap_or_default();
         let text = format!("{}\n{output}", one.report.outcome);
         Ok(CheckReport { passed: one.report.outcome.is_pass(), text })
-    }
-
-    async fn snapshot(&self) -> Result<ChangeSet, SnapshotError> {
-        let (repository, base) = (self.repository.clone(), self.base.clone());
-        let (tree, provenance) = (self.tree.clone(), self.provenance.clone());
-        let taken = tokio::task::spawn_blocking(move || {
-            snapshot(&repository, &base, &tree, &provenance, &SnapshotLimits::default())
-        });
-        taken.await.expect("the snapshot does not panic")
     }
 }
