@@ -1,5 +1,6 @@
 //! Attempts from their claim to their pull request, through the real programs: the control plane, and executors
 //! that are killed at every named point, cancelled, cut off and started again.
+#![expect(clippy::unwrap_used, reason = "a failed expectation ends its test")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
