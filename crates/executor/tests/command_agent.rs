@@ -87,3 +87,16 @@ async fn an_agent_that_never_stops_talking_is_stuck() {
     let failure = work("yes", LONG, false).await.1.unwrap_err();
     assert_eq!(failure.reason(), FailureReason::Stuck);
 }
+
+#[test]
+fn the_documented_task_is_one_that_agents_get() {
+    let page = include_str!("../../../docs/command-agent.md");
+    let example = page.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let documented: Brief = serde_json::from_str(example).unwrap();
+    let given: serde_json::Value = serde_json::to_value(&documented).unwrap();
+    assert_eq!(
+        given,
+        serde_json::from_str::<serde_json::Value>(example).unwrap(),
+        "no field is missing or made up"
+    );
+}
