@@ -34,7 +34,7 @@ use crate::publish::ForgeAccess;
 use crate::spool::{Recorder, Spool};
 use crate::work::ClaudeAccess;
 
-/// How often the control plane hears that the executor lives.
+/// How often the control plane hears that the executor lives, unless its leases are shorter than it usually is.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// How long after the attempt's deadline a stage may take to say so itself.
@@ -181,6 +181,8 @@ enum Entry {
     Fresh,
     /// Its candidate is verified, recorded and here.
     Verified,
+    /// Its candidate is verified and recorded, but not here any more.
+    Gone,
     /// Its pull request is recorded.
     Published,
 }
@@ -208,6 +210,12 @@ async fn carry_out(
         Entry::Verified => {
             supervision.start().await?;
             supervision.publish().await
+        }
+        Entry::Gone => {
+            let folder = supervision.folder.candidate();
+            let detail = format!("its verified candidate is not in {} any more", folder.display());
+            let usage = Usage::default();
+            supervision.finish(StageOutcome::failed(Stage::Publish, FailureReason::Lost, detail, usage)).await
         }
         Entry::Published => {
             let usage = supervision.known_usage()?;
@@ -270,10 +278,7 @@ impl<'a> Supervision<'a> {
                         self.job = Job { assignment: self.job.assignment.clone(), ..earlier };
                         Ok(Entry::Verified)
                     }
-                    Some(_) | None => Err(Halt::Error(anyhow::anyhow!(
-                        "its verified candidate is not in {} on this machine",
-                        self.folder.candidate().display()
-                    ))),
+                    Some(_) | None => Ok(Entry::Gone),
                 }
             }
             AttemptState::Started | AttemptState::Candidate => Err(Halt::Error(anyhow::anyhow!(
@@ -509,7 +514,7 @@ async fn heartbeats(client: &Client, attempt: &AttemptId, activities: watch::Rec
     loop {
         let activity = (*activities.borrow()).to_owned();
         match client.heartbeat(attempt, &HeartbeatRequest { activity }).await {
-            Ok(_) => tokio::time::sleep(HEARTBEAT).await,
+            Ok(heard) => tokio::time::sleep(HEARTBEAT.min(Duration::from_millis(heard.lease_ms / 4))).await,
             // The attempt may go on without an answer; nothing is published without one.
             Err(error) if error.is_transient() => tokio::time::sleep(HEARTBEAT / 5).await,
             Err(error) => match error.code() {

@@ -311,6 +311,19 @@ fn an_executor_that_died_while_publishing_is_followed_by_one_that_finishes() {
 }
 
 #[test]
+fn a_candidate_that_is_gone_ends_its_attempt() {
+    let installation = Installation::new();
+    let handed = installation.claim(GOOD);
+    assert_eq!(installation.execute(&handed, Some("after_push")).code(), None);
+    let attempt = installation.data().join("attempts").join(handed.attempt_id.as_str());
+    std::fs::remove_dir_all(attempt.join("candidate")).unwrap();
+    let next = installation.dispatch(&handed);
+    assert_eq!(installation.execute(&next, None).code(), Some(1));
+    assert_eq!(installation.state(&handed.attempt_id), "failed");
+    assert_eq!(installation.pull_requests(), 0);
+}
+
+#[test]
 fn a_new_epoch_finishes_what_the_last_one_had_verified_and_fences_it() {
     let installation = Installation::new();
     let handed = installation.claim(GOOD);
