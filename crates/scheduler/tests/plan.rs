@@ -259,6 +259,22 @@ fn the_merge_of_a_task_that_left_the_backlog_completes_nothing() {
 }
 
 #[test]
+fn a_merge_and_an_edit_of_the_backlog_that_are_seen_at_once_complete_nothing() {
+    let edit: fn(&mut Story) = |story| story.edit_title("a", "Something else");
+    let removal: fn(&mut Story) = |story| story.push_backlog(&[]);
+    for (change, expected) in [(edit, "task.updated, pr.merged"), (removal, "task.removed, pr.merged")] {
+        let mut story = Story::with_tasks(&["a"]);
+        story.attempt("a", Reached::Completed);
+        change(&mut story);
+        story.merge_seen();
+        let plan = story.reconcile();
+        assert_eq!(told(&plan), expected);
+        story.record(&plan);
+        assert_eq!(told(&story.reconcile()), "", "the same again");
+    }
+}
+
+#[test]
 fn a_completion_is_written_back_until_it_is_settled() {
     let mut story = Story::with_tasks(&["a"]);
     story.attempt("a", Reached::Completed);

@@ -1,10 +1,11 @@
 //! What humans did to pull requests, against what the log last heard of them.
 
 use model::event::{Event, EventKind, PrClosed, PrHumanOwned, PrMerged, PrReviewed, Subject, TaskCompleted};
-use model::graph::{Attempt, PullRequest};
+use model::graph::{self, Attempt, PullRequest};
+use model::{Digest, Task};
 use target::forge::{PullRequestState, Review, ReviewVerdict};
 
-use super::World;
+use super::{TargetSight, World};
 
 /// The name of a person whom the forge does not tell.
 const UNKNOWN: &str = "unknown";
@@ -48,14 +49,24 @@ fn bundle(world: &World<'_>, id: &model::AttemptId, state: &PullRequestState) ->
     (!events.is_empty()).then_some(events)
 }
 
-/// The task is completed with the merge, unless a human took it out of the backlog meanwhile.
+/// The task is completed with the merge, unless a human took it out of the backlog or made another task of it
+/// meanwhile.
 fn completion(world: &World<'_>, attempt: &Attempt) -> Option<Event> {
     let task = world.history.graph().task(&attempt.target_id, &attempt.task_id)?;
-    let completed = TaskCompleted { attempt_id: Some(attempt.id.clone()) };
+    if revision_now(world, attempt, task) != Some(attempt.created.task_revision.clone()) {
+        return None;
+    }
+    let completed = EventKind::TaskCompleted(TaskCompleted { attempt_id: Some(attempt.id.clone()) });
     let subject = Subject::task(&attempt.target_id, &attempt.task_id);
-    (!task.is_removed).then(|| {
-        world.event(subject, task.last_event.0, attempt.id.as_str(), EventKind::TaskCompleted(completed))
-    })
+    Some(world.event(subject, task.last_event.0, attempt.id.as_str(), completed))
+}
+
+/// The task as the backlog has it now, or had it when it could last be read; none when it left the backlog.
+fn revision_now(world: &World<'_>, attempt: &Attempt, task: &graph::Task) -> Option<Digest> {
+    match world.sights.targets.get(&attempt.target_id) {
+        Some(TargetSight::Spec(spec)) => spec.backlog.task(&attempt.task_id).map(Task::revision),
+        Some(TargetSight::Problems(_)) | None => (!task.is_removed).then(|| task.facts.revision.clone()),
+    }
 }
 
 /// Once for each reviewer and verdict.
