@@ -261,7 +261,8 @@ impl Scheduler {
         let targets = self.repositories.look(self.history.graph()).await;
         for (id, sight) in &targets {
             if let TargetSight::Problems(problems) = sight {
-                report.problems.extend(problems.iter().map(|problem| format!("target {id}: {problem}")));
+                let told = first_few(problems).into_iter();
+                report.problems.extend(told.map(|problem| format!("target {id}: {problem}")));
             }
             let observation = self.observation(sight);
             self.config.client.observe_target(id, &observation).await?;
@@ -304,6 +305,31 @@ impl Scheduler {
     }
 }
 
+/// A broken document is not copied into the log of this process in full; the control plane is told everything.
+fn first_few(problems: &[String]) -> Vec<String> {
+    const FEW: usize = 10;
+    if problems.len() <= FEW {
+        return problems.to_vec();
+    }
+    let more = problems.len() - FEW;
+    let rest = format!("and {more} more problems: `leviathanctl targets-list` names each");
+    problems.iter().take(FEW).cloned().chain([rest]).collect()
+}
+
 fn now() -> Timestamp {
     Timestamp::new(jiff::Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_of_many_problems_does_not_fill_the_log() {
+        let problems = |count: usize| (1..=count).map(|n| format!("problem {n}")).collect::<Vec<_>>();
+        assert_eq!(first_few(&problems(10)), problems(10));
+        let told = first_few(&problems(500));
+        assert_eq!(told[..10], problems(10));
+        assert_eq!(told[10..], ["and 490 more problems: `leviathanctl targets-list` names each"]);
+    }
 }

@@ -1,5 +1,6 @@
 //! Every task, and why it does not run now.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::types::{TargetObservation, TaskList, TaskView, TasksQuery};
@@ -40,17 +41,16 @@ fn tasks_of(
     seen: Option<&TargetObservation>,
     now: Timestamp,
 ) -> Vec<TaskView> {
-    let chosen_by = |limits, base: &CommitId| select::select(graph, target, limits, base, now).waiting;
-    let waiting = seen.and_then(|seen| Some(chosen_by(seen.limits?, seen.base_commit.as_ref()?)));
+    let waiting_for = |limits, base: &CommitId| select::select(graph, target, limits, base, now).waiting;
+    let waiting = seen.and_then(|seen| Some(waiting_for(seen.limits?, seen.base_commit.as_ref()?)));
+    let waiting: Option<BTreeMap<TaskId, WaitReason>> = waiting.map(|waiting| waiting.into_iter().collect());
     let view = |(id, task): (&TaskId, &Task)| {
         let base = seen.and_then(|seen| seen.base_commit.as_ref()).unwrap_or(&task.facts.commit);
         let reason = match (&waiting, seen) {
             (_, Some(seen)) if !seen.problems.is_empty() => {
-                Some(WaitReason::ConfigInvalid { why: seen.problems.join("; ") })
+                Some(WaitReason::ConfigInvalid { why: first_of(&seen.problems) })
             }
-            (Some(waiting), _) => {
-                waiting.iter().find(|(waits, _)| waits == id).map(|(_, reason)| reason.clone())
-            }
+            (Some(waiting), _) => waiting.get(id).cloned(),
             (None, _) => match select::standing(graph, target, task, base, now) {
                 Standing::Ready => None,
                 Standing::Waits(reason) => Some(reason),
@@ -60,6 +60,18 @@ fn tasks_of(
         task_view(graph, target, id, task, state, reason)
     };
     graph.backlog(target).into_iter().map(view).collect()
+}
+
+/// The first problem stands for all of them: each task of the target waits for the same ones, and the target
+/// itself names each.
+fn first_of(problems: &[String]) -> String {
+    match problems {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first, more @ ..] => {
+            format!("{first} (and {} more: `leviathanctl targets-list` names each)", more.len())
+        }
+    }
 }
 
 fn task_view(

@@ -125,6 +125,13 @@ async fn each_task_says_why_it_waits() {
     let listed = &plane.client.targets().await.unwrap().targets[0];
     assert_eq!(listed.observation.as_ref().unwrap().problems, ["policy.yaml:3:1: no"]);
     assert_eq!((listed.live_attempts, listed.open_pull_requests), (1, 0));
+
+    let many: Vec<String> = (1..=500).map(|line| format!("backlog.yaml:{line}:1: no")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    plane.client.observe_target(&target(), &observation(&many)).await.unwrap();
+    let tasks = plane.client.tasks(&TasksQuery::default()).await.unwrap().tasks;
+    let expected = "backlog.yaml:1:1: no (and 499 more: `leviathanctl targets-list` names each)";
+    assert_eq!(tasks[1].detail.as_deref(), Some(expected));
     plane.stop().await;
 }
 

@@ -47,7 +47,8 @@ impl Findings {
             let problem = self.place(at, message, hint);
             self.problems.push(problem);
         } else if self.problems.len() == MOST_PROBLEMS {
-            let message = format!("more problems follow; expected at most {MOST_PROBLEMS} to be of use");
+            let message =
+                format!("there are more problems than the {MOST_PROBLEMS} above; correct those first");
             let problem = self.place(at, message, None);
             self.problems.push(problem);
         }
