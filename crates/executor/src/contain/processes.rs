@@ -141,17 +141,46 @@ fn visit_unknown(known: &mut HashSet<Pid>, mut visit: impl FnMut(&Process)) {
 
 fn every_process() -> impl Iterator<Item = Process> {
     std::fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| {
-        let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-        read_process(Pid::from_raw(pid)?)
+        let pid = id(entry.ok()?.file_name().to_str()?)?;
+        process(pid, &std::fs::read(format!("/proc/{pid}/stat")).ok()?)
     })
 }
 
-fn read_process(pid: Pid) -> Option<Process> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+fn process(pid: Pid, stat: &[u8]) -> Option<Process> {
     // The name in parentheses may hold anything, also parentheses: the fields are counted from its end.
     let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
     let fields = std::str::from_utf8(stat.get(end_of_name + 1..)?).ok()?;
-    let mut numbers = fields.split_ascii_whitespace().skip(1).map(str::parse);
-    let mut next = || numbers.next()?.ok().and_then(Pid::from_raw);
-    Some(Process { pid, parent: next(), group: next() })
+    let mut ids = fields.split_ascii_whitespace().skip(1).map(id);
+    Some(Process { pid, parent: ids.next()?, group: ids.next()? })
+}
+
+/// The id of a process or group. The kernel writes 0 for one of another pid namespace and -1 for one that is just
+/// being removed; a signal to either would reach processes that are not ours.
+fn id(text: &str) -> Option<Pid> {
+    let number = text.parse().ok().filter(|number| *number > 0)?;
+    Pid::from_raw(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_being_removed_has_no_group() {
+        let pid = getpid();
+        let rows = [
+            ("7 (sh) S 5 6 6 0", Some((Some(5), Some(6)))),
+            ("7 (a) b) (c) S 5 6 6 0", Some((Some(5), Some(6)))),
+            ("7 (sh) X 0 -1 -1 0", Some((None, None))),
+            ("7 (sh) X 5 -1 -1 0", Some((Some(5), None))),
+            ("7 (sh) S 0 0 0 0", Some((None, None))),
+            ("7 (sh) S", None),
+            ("", None),
+        ];
+        for (stat, expected) in rows {
+            let read = process(pid, stat.as_bytes())
+                .map(|process| (process.parent.map(Pid::as_raw_pid), process.group.map(Pid::as_raw_pid)));
+            assert_eq!(read, expected, "{stat}");
+        }
+    }
 }
