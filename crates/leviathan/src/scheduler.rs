@@ -83,6 +83,9 @@ pub(crate) struct Settings {
     /// The socket of the ssh agent
     #[arg(long, env = "SSH_AUTH_SOCK", hide = true)]
     ssh_agent: Option<PathBuf>,
+    /// Where this process shall die, in a test
+    #[arg(long, env = "LEVIATHAN_FAULT", hide = true)]
+    fault: Option<String>,
 }
 
 /// Runs until SIGTERM or SIGINT, or for one pass.
@@ -170,7 +173,7 @@ impl Settings {
             access: RepositoryAccess { git: Git::find()?.with_network(network), github },
             interval: self.interval,
             review_interval: self.review_interval,
-            fault: Fault::at(std::env::var("LEVIATHAN_FAULT").ok()),
+            fault: Fault::at(self.fault),
             data,
         })
     }

@@ -162,13 +162,11 @@ fn publish_again_at(world: &World<'_>, attempt: &Attempt) -> Timestamp {
 }
 
 fn lost(presence: Presence) -> Step {
-    let (evidence, reason) = match presence {
-        Presence::Hanging | Presence::Silent => {
-            (LostEvidence::LeaseExpired, "its executor fell silent and its lease ran out")
-        }
-        Presence::Working | Presence::Gone | Presence::Unlaunched => {
-            (LostEvidence::ExecutorGone, "its executor is gone")
-        }
+    let is_silent = matches!(presence, Presence::Hanging | Presence::Silent);
+    let (evidence, reason) = if is_silent {
+        (LostEvidence::LeaseExpired, "its executor fell silent and its lease ran out")
+    } else {
+        (LostEvidence::ExecutorGone, "its executor is gone")
     };
     Step::Lose { evidence, reason: reason.to_owned() }
 }
