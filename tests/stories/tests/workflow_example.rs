@@ -85,9 +85,10 @@ fn update_python_dependencies() {
     let attempt_id = attempt["attempt_id"].as_str().unwrap();
     for expected in [
         "requirements.txt",
-        "Tests must pass",
+        "✓ Tests passed",
         "Dependencies are pinned",
-        "Only allowed files modified",
+        "✓ Only allowed files modified",
+        "Leviathan Metadata:",
         TASK,
         attempt_id,
         "All dependencies updated to latest compatible versions",
