@@ -101,7 +101,9 @@ fn a_cancelled_attempt_stops_at_once_and_leaves_nothing_running() {
     std::fs::create_dir_all(story.data()).unwrap();
     std::fs::write(
         &script,
-        format!("#!/bin/bash\nsetsid bash -c 'exec -a {marker} sleep 1000' &\ntouch notes/begun\nsleep 1000\n"),
+        format!(
+            "#!/bin/bash\nsetsid bash -c 'exec -a {marker} sleep 1000' &\ntouch notes/begun\nsleep 1000\n"
+        ),
     )
     .unwrap();
     story.set("LEVIATHAN_AGENT", &format!("command:bash {}", script.display()));

@@ -1,3 +1,5 @@
+//! `leviathanctl artifact` fetches a stored file of an attempt.
+
 use std::path::PathBuf;
 
 use api::Client;

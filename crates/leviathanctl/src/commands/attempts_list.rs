@@ -1,3 +1,5 @@
+//! `leviathanctl attempts-list` lists attempts, newest first.
+
 use api::Client;
 use api::types::{AttemptList, AttemptView, AttemptsQuery};
 use clap::builder::PossibleValuesParser;

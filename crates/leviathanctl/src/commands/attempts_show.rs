@@ -1,3 +1,5 @@
+//! `leviathanctl attempts-show` shows one attempt whole: what it touched, who allowed it, what was checked, what it cost.
+
 use std::io;
 
 use api::Client;

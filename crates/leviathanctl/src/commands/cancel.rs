@@ -1,3 +1,5 @@
+//! `leviathanctl cancel` stops an attempt.
+
 use api::Client;
 use api::types::ReasonRequest;
 

@@ -1,3 +1,5 @@
+//! `leviathanctl events-tail` shows the newest events, and follows the log.
+
 use std::future::Future;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! `leviathanctl failures-recent` lists failures, each with what to do about it.
+
 use api::Client;
 use api::types::{AttemptsQuery, FailureList, FailureView};
 use model::{TargetId, TaskId};

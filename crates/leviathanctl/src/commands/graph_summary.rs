@@ -1,3 +1,5 @@
+//! `leviathanctl graph-summary` says how much of everything there is.
+
 use api::Client;
 use api::types::GraphSummary;
 

@@ -1,3 +1,5 @@
+//! `leviathanctl invalidate` declares an attempt void.
+
 use api::Client;
 use api::types::ReasonRequest;
 

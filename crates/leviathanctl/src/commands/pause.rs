@@ -1,3 +1,5 @@
+//! `leviathanctl pause` stops new attempts.
+
 use api::Client;
 use api::types::ReasonRequest;
 use model::TargetId;

@@ -1,3 +1,5 @@
+//! `leviathanctl resume` lets new attempts run again.
+
 use api::Client;
 use api::types::ReasonRequest;
 use model::TargetId;

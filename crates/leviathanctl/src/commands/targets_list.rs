@@ -1,3 +1,5 @@
+//! `leviathanctl targets-list` lists the registered targets.
+
 use api::Client;
 use api::types::{TargetList, TargetView};
 

@@ -1,3 +1,5 @@
+//! `leviathanctl targets-register` checks a contract here, then registers its target.
+
 use std::path::{Path, PathBuf};
 
 use api::Client;

@@ -1,3 +1,5 @@
+//! `leviathanctl tasks-list` lists tasks, and why each waits.
+
 use api::Client;
 use api::types::{TaskList, TaskView, TasksQuery};
 use model::TargetId;
