@@ -57,7 +57,7 @@ pub(crate) enum AppendError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// There is no space. Nothing was recorded; the next append may succeed once there is space again.
-    #[error("the disk that holds the journal is full: free some space, then send it again")]
+    #[error("the disk that holds the journal is full: free some space, then try again")]
     Full,
     /// A write or sync failed, now or earlier. Nothing more is recorded until the store is opened anew.
     #[error(

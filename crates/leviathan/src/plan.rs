@@ -9,7 +9,8 @@ use clap::Args;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use crate::{Answer, local_documents};
+use crate::data::DataFolder;
+use crate::{Answer, local_documents, scheduler};
 
 /// What `leviathan plan` is told.
 #[derive(Args)]
@@ -20,9 +21,11 @@ pub(crate) struct Arguments {
     /// The control plane to ask; it knows attempts and pull requests too
     #[arg(long = "control-plane-url", env = "LEVIATHAN_CONTROL_PLANE_URL", value_name = "URL")]
     url: Option<String>,
-    /// The operator's token
+    /// The operator's token; without it, the one that `leviathan up` keeps in the data folder
     #[arg(long, env = "LEVIATHAN_CONTROL_PLANE_TOKEN", hide_env_values = true)]
     token: Option<SecretString>,
+    #[command(flatten)]
+    data: DataFolder,
 }
 
 /// One task, and why it does not run; nothing when it does.
@@ -35,9 +38,9 @@ struct Row {
 
 /// Asks the control plane when there is one, else reads the documents alone.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
-    let rows = match (&arguments.url, &arguments.token) {
-        (Some(url), Some(token)) => asked(&Client::new(url, token.clone())?)?,
-        (None, _) | (_, None) => match of_documents(arguments)? {
+    let rows = match &arguments.url {
+        Some(url) => asked(&scheduler::client(url, arguments.token.as_ref(), &arguments.data.path()?)?)?,
+        None => match of_documents(arguments)? {
             Ok(rows) => rows,
             Err(problems) => {
                 anstream::eprintln!("{problems}");
@@ -71,7 +74,7 @@ fn of_documents(arguments: &Arguments) -> anyhow::Result<Result<Vec<Row>, model:
         Err(problems) => return Ok(Err(problems)),
     };
     let target = spec.contract.target_id.clone();
-    let outlook = scheduler::plan::outlook(&spec, model::event::Timestamp::new(Timestamp::now()));
+    let outlook = ::scheduler::plan::outlook(&spec, model::event::Timestamp::new(Timestamp::now()));
     let rows = outlook.into_iter().map(|(task, wait)| Row {
         target: target.to_string(),
         task: task.task_id.to_string(),

@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
 
 /// Where the control plane is, and the operator's token for it.
 #[derive(Args)]
-pub(crate) struct ControlPlaneAccess {
+struct ControlPlaneAccess {
     /// The control plane
     #[arg(
         long = "control-plane-url",
@@ -115,19 +115,24 @@ fn told(report: &Report) -> Answer {
 
 impl ControlPlaneAccess {
     /// A client with the operator's token.
-    pub(crate) fn client(&self, data: &Path) -> anyhow::Result<Client> {
-        let token = match &self.token {
-            Some(token) => token.clone(),
-            None => match std::fs::read_to_string(token_file(data)) {
-                Ok(token) => SecretString::from(token.trim().to_owned()),
-                Err(_) => bail!(
-                    "LEVIATHAN_CONTROL_PLANE_TOKEN is not set, and there is no {}; set it to the control plane's token",
-                    token_file(data).display()
-                ),
-            },
-        };
-        Ok(Client::new(&self.url, token)?)
+    fn client(&self, data: &Path) -> anyhow::Result<Client> {
+        client(&self.url, self.token.as_ref(), data)
     }
+}
+
+/// A client with the operator's token: the one that was given, else the one that the data folder keeps.
+pub(crate) fn client(url: &str, token: Option<&SecretString>, data: &Path) -> anyhow::Result<Client> {
+    let token = match token {
+        Some(token) => token.clone(),
+        None => match std::fs::read_to_string(token_file(data)) {
+            Ok(token) => SecretString::from(token.trim().to_owned()),
+            Err(_) => bail!(
+                "LEVIATHAN_CONTROL_PLANE_TOKEN is not set, and there is no {}; set it to the control plane's token",
+                token_file(data).display()
+            ),
+        },
+    };
+    Ok(Client::new(url, token)?)
 }
 
 /// Where `leviathan up` keeps the token that it made.

@@ -252,3 +252,21 @@ fn what_it_cannot_be_started_with_is_said_with_the_way_out() {
         assert!(!said.contains(TOKEN), "{said}");
     }
 }
+
+#[test]
+fn plan_asks_with_the_token_that_is_kept_in_the_data_folder() {
+    let data = tempfile::tempdir().unwrap();
+    let plane = Process::start(data.path());
+    let plan = || {
+        let mut plan = Command::new(env!("CARGO_BIN_EXE_leviathan"));
+        plan.arg("plan").env_remove("LEVIATHAN_CONTROL_PLANE_TOKEN").env("LEVIATHAN_DATA_DIR", data.path());
+        plan.env("LEVIATHAN_CONTROL_PLANE_URL", plane.client.base());
+        let output = plan.output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let (code, said) = plan();
+    assert!(code == Some(2) && said.contains("there is no"), "{said}");
+    std::fs::write(data.path().join("token"), format!("{TOKEN}\n")).unwrap();
+    assert_eq!(plan().0, Some(0), "{}", plan().1);
+}

@@ -69,9 +69,9 @@ exit code: 1
 fn check_of_a_folder_without_documents_names_the_next_step() {
     let empty = TempDir::new().unwrap();
     insta::assert_snapshot!(run(empty.path(), &["check"]), @r##"
-.leviathan/backlog.yaml:1:1: problem: there is no such file; expected it; hint: `leviathan init` writes the three documents
-.leviathan/contract.yaml:1:1: problem: there is no such file; expected it; hint: `leviathan init` writes the three documents
-.leviathan/policy.yaml:1:1: problem: there is no such file; expected it; hint: `leviathan init` writes the three documents
+.leviathan/backlog.yaml:1:1: problem: there is no such file; hint: `leviathan init` writes the three documents
+.leviathan/contract.yaml:1:1: problem: there is no such file; hint: `leviathan init` writes the three documents
+.leviathan/policy.yaml:1:1: problem: there is no such file; hint: `leviathan init` writes the three documents
 stderr: 3 problems; 0 warnings
 exit code: 1
 "##);

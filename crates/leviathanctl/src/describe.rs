@@ -113,12 +113,9 @@ fn detail(kind: &EventKind) -> String {
         }
         EventKind::AgentFinished(it) => {
             let spent = words::dollars(it.usage.cost_micro_usd);
-            format!(
-                "round {}, {}, {spent}; claims: {}",
-                it.round,
-                words::duration(it.duration_ms),
-                it.summary
-            )
+            let claim =
+                if it.summary.is_empty() { String::new() } else { format!("; claims: {}", it.summary) };
+            format!("round {}, {}, {spent}{claim}", it.round, words::duration(it.duration_ms))
         }
         EventKind::PolicyViolated(it) => {
             let first = it.violations.first().map(|violation| violation.message.as_str()).unwrap_or_default();

@@ -90,7 +90,7 @@ fn next_step(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::Timeout | ErrorCode::Busy => Some("try again in a moment"),
         ErrorCode::Internal => Some("look for the request in the log of the control plane"),
         ErrorCode::Unavailable => Some("restart the control plane; reads still work"),
-        ErrorCode::DiskFull => Some("free space on the control plane's disk, then restart it"),
+        ErrorCode::DiskFull => Some("free space on the control plane's disk, then try again"),
         ErrorCode::NotFound
         | ErrorCode::IllegalStep
         | ErrorCode::EventConflict

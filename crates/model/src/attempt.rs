@@ -210,7 +210,9 @@ impl FailureReason {
             Self::ScopeViolation => {
                 "widen allowed_paths in the task and scope if the change is wanted, or narrow the task"
             }
-            Self::ProtectedPath => "name the file literally in the task and the scope if it may be changed",
+            Self::ProtectedPath => {
+                "name the file literally in the task and the scope if it may be changed; what Leviathan never changes, such as links out of the tree and `.git`, the agent must leave alone"
+            }
             Self::ChangeTooLarge => "split the task, or raise the limits in policy.yaml",
             Self::InvariantFailed => {
                 "read the log of the failed check, then make the task clearer or fix the check"
@@ -220,17 +222,23 @@ impl FailureReason {
             }
             Self::BudgetExceeded => "raise budget_usd in policy.yaml, or make the task smaller",
             Self::TimedOut => "raise the timeout of the task or the policy, or make the task smaller",
-            Self::Stuck => "read the transcript, then describe the task more exactly",
+            Self::Stuck => {
+                "read what the agent wrote, in the artifacts of the attempt, then make the task clearer or correct the agent's command"
+            }
             Self::ModelRefusal => "read the recorded refusal; the task will not be rephrased by itself",
             Self::ProviderUnavailable => "nothing: it is tried again by itself",
             Self::ProviderSpendLimit => "raise the limit at the provider, then resume the target",
-            Self::SandboxUnavailable => "run `leviathan doctor` on the executor's machine",
+            Self::SandboxUnavailable => {
+                "give the executor's machine what the sandbox needs; `leviathanctl attempts-show` names the layers that do not hold"
+            }
             Self::ConfigInvalid => "run `leviathan check` and correct what it names",
             Self::BaseMovedConflict => "nothing: a later attempt starts from the new base",
             Self::PublishFailed => "check the forge's token and branch rules; it is tried again by itself",
             Self::Cancelled => "invalidate the attempt when the task may run again",
             Self::Lost => "nothing: it is tried again by itself",
-            Self::Internal => "report this with the attempt's log",
+            Self::Internal => {
+                "nothing: it is tried again by itself; report it with the attempt's `executor.log` if it comes again"
+            }
         }
     }
 }

@@ -262,7 +262,7 @@ pub enum Error {
         detail: String,
     },
     /// It did not answer, or not sensibly. Worth trying again.
-    #[error("{forge} cannot be used now ({detail}); it is tried again later, the verified change is kept")]
+    #[error("{forge} cannot be used now ({detail}); it is tried again later")]
     Unavailable {
         /// Which forge.
         forge: String,

@@ -79,7 +79,7 @@ impl From<NotRecorded> for Failure {
             NotRecorded::Bundle(_) => Self::new(ErrorCode::TooLarge, detail),
             NotRecorded::Busy => Self::new(ErrorCode::Busy, detail).with_hint("try again in a second"),
             NotRecorded::Full => {
-                Self::new(ErrorCode::DiskFull, detail).with_hint("free some space, then send it again")
+                Self::new(ErrorCode::DiskFull, detail).with_hint("free some space, then try again")
             }
             NotRecorded::Stopped { reason } => Self {
                 internal: Some(reason),

@@ -25,16 +25,20 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let request = ReasonRequest { reason: arguments.reason, target: arguments.target, actor_id: None };
     let steered = client.pause(&request).await?;
-    let what = request.target.as_ref().map_or("everything".to_owned(), |target| format!("target {target}"));
+    let target = request.target.as_ref();
     match screen.format {
         Format::Json => screen.json(&steered)?,
         Format::Table if steered.changed => {
+            let what = target.map_or("everything".to_owned(), |target| format!("target {target}"));
             screen.line(&[plain(format!("Paused {what}: no new attempt starts."))])?;
             screen.line(&[plain(format!("Reason: {}", request.reason))])?;
             let next = "Attempts under way go on; `leviathanctl attempts-list --status live` shows them, `leviathanctl cancel ID --reason REASON` stops one.";
             screen.line(&[faint(next)])?;
         }
-        Format::Table => screen.line(&[plain(format!("{what} was paused before; nothing changed."))])?,
+        Format::Table => {
+            let what = target.map_or("Everything".to_owned(), |target| format!("Target {target}"));
+            screen.line(&[plain(format!("{what} was paused before; nothing changed."))])?;
+        }
     }
     Ok(())
 }

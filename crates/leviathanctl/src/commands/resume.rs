@@ -25,13 +25,20 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let request = ReasonRequest { reason: arguments.reason, target: arguments.target, actor_id: None };
     let steered = client.resume(&request).await?;
-    let what = request.target.as_ref().map_or("everything".to_owned(), |target| format!("target {target}"));
+    let target = request.target.as_ref();
     match screen.format {
         Format::Json => screen.json(&steered)?,
         Format::Table if steered.changed => {
+            let what = target.map_or("everything".to_owned(), |target| format!("target {target}"));
             screen.line(&[plain(format!("Resumed {what}: new attempts start at the next pass."))])?;
         }
-        Format::Table => screen.line(&[plain(format!("{what} was not paused; nothing changed."))])?,
+        Format::Table => {
+            let unchanged = match target {
+                Some(target) => format!("Target {target} was not paused by itself; nothing changed."),
+                None => "No pause of everything is in force; nothing changed. `--target TARGET` ends that of one target.".to_owned(),
+            };
+            screen.line(&[plain(unchanged)])?;
+        }
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ fn every_error_of_the_control_plane_says_what_to_do_next() {
     2: what happened (429); try again in a moment
     2: what happened (500); look for the request in the log of the control plane
     2: what happened (503); restart the control plane; reads still work
-    2: what happened (507); free space on the control plane's disk, then restart it
+    2: what happened (507); free space on the control plane's disk, then try again
     ");
 }
 

@@ -73,7 +73,12 @@ fn each_order_is_sent_with_its_reason() {
     assert_snapshot!(told("resume --reason done --target my-repo", resume(false)), @r#"
     POST /v1/resume {"reason":"done","target":"my-repo"}
 
-    target my-repo was not paused; nothing changed.
+    Target my-repo was not paused by itself; nothing changed.
+    "#);
+    assert_snapshot!(told("resume", resume(false)), @r#"
+    POST /v1/resume {"reason":"resumed by the operator"}
+
+    No pause of everything is in force; nothing changed. `--target TARGET` ends that of one target.
     "#);
 }
 

@@ -211,7 +211,7 @@ fn read<T>(
         None => {
             let hint = "`leviathan init` writes the three documents";
             let at = super::findings::Position::START;
-            findings.problem(at, "there is no such file; expected it".to_owned(), Some(hint.to_owned()));
+            findings.problem(at, "there is no such file".to_owned(), Some(hint.to_owned()));
             None
         }
     };
