@@ -315,7 +315,7 @@ fn problems_of_all_documents_come_together_and_sorted() {
         &problems_of(TargetSpec::parse(commit(), &documents)),
         r#"backlog.yaml:2:33: `scope` is `doc`; expected a scope of the policy: `docs`; hint: did you mean `docs`?
 backlog.yaml:3:13: the task id `A` is taken by `a` in line 2; expected ids that differ, also when case is ignored
-contract.yaml:1:1: there is no such file; expected it; hint: `leviathan init` writes the three documents
+contract.yaml:1:1: there is no such file; hint: `leviathan init` writes the three documents
 operator.yaml:1:9: `limits` is the number `3`; expected a mapping of fields
 policy.yaml:1:17: `alowed_paths` is no field of a scope; expected `allowed_paths`, `description` or `forbidden_patterns`; hint: did you mean `allowed_paths`?
 "#,
