@@ -248,6 +248,9 @@ pub struct AttemptDetail {
     pub change: Option<ChangePermitted>,
     /// The refused paths of the last round that was refused.
     pub violations: Vec<ViolationRecord>,
+    /// How many more there were than an event holds; the artifact `round-<n>/changes.json` names all of them.
+    #[serde(default)]
+    pub violations_omitted: u64,
     /// Every run of an invariant, oldest first; `passed` says how it ended.
     pub checks: Vec<CheckView>,
     /// The sandbox it ran in.

@@ -103,7 +103,7 @@ impl StageOutcome {
 }
 
 /// Words for the log, which takes no text without end.
-fn shortened(text: String) -> String {
+pub(crate) fn shortened(text: String) -> String {
     const LONGEST: usize = 4000;
     match text.char_indices().nth(LONGEST) {
         None => text,

@@ -443,8 +443,11 @@ impl std::ops::AddAssign<&Usage> for Usage {
 pub struct PolicyViolated {
     /// Counted from 1.
     pub round: u32,
-    /// Every refused path.
+    /// The refused paths, as many as fit into an event.
     pub violations: Vec<ViolationRecord>,
+    /// How many more there were; the artifact `round-<n>/changes.json` names all of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub omitted: u64,
 }
 
 /// One refused path.
@@ -470,8 +473,11 @@ pub struct ChangePermitted {
     pub round: u32,
     /// The commit that holds exactly this change, on the attempt's base.
     pub candidate: CommitId,
-    /// Every changed file.
+    /// The changed files, as many as fit into an event.
     pub files: Vec<FileRecord>,
+    /// How many more there were; the artifact `round-<n>/changes.json` names all of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub omitted: u64,
     /// The size of the change as a patch, in bytes.
     pub patch_bytes: u64,
 }
@@ -762,6 +768,11 @@ impl From<Event> for WireEvent {
             payload,
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn check_subject(kind: &EventKind, subject: &Subject) -> Result<(), EventError> {

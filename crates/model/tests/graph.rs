@@ -87,6 +87,7 @@ fn permitted(digit: char) -> EventKind {
         round: 1,
         candidate: commit(digit),
         files: Vec::new(),
+        omitted: 0,
         patch_bytes: 10,
     })
 }

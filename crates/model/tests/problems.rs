@@ -90,6 +90,21 @@ fn a_mark_at_the_beginning_and_other_line_ends_change_no_place() {
 }
 
 #[test]
+fn what_no_event_of_the_log_could_hold_is_named() {
+    let paths: String = (0..4000).map(|n| format!("      - src/some/folder/file{n}.txt\n")).collect();
+    let backlog = format!("tasks:\n  - task_id: a\n    title: t\n    scope: s\n    allowed_paths:\n{paths}");
+    let problems = problems_of(Backlog::parse("b.yaml", backlog.as_bytes()));
+    assert!(problems[0].starts_with("b.yaml:2:5: the task `a` has "), "{}", problems[0]);
+    let policy = format!("invariants:\n  - name: n\n    check: \"{}\"\n", "x".repeat(20_000));
+    let problems = problems_of(Policy::parse("p.yaml", policy.as_bytes()));
+    assert!(
+        problems[0].contains("expected at most 16384; hint: put the commands into a script"),
+        "{}",
+        problems[0]
+    );
+}
+
+#[test]
 fn every_wrong_field_of_a_backlog_is_named_at_once() {
     let text = "\
 tasks:

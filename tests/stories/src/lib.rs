@@ -1,6 +1,8 @@
 //! An installation of Leviathan for stories: the built programs, a data folder, a bare repository as the
 //! target, and a human who merges. Nothing here calls our crates; a story sees what an operator sees.
 
+#![expect(clippy::unwrap_used, reason = "a story fails where it is told")]
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

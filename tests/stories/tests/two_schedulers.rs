@@ -116,7 +116,7 @@ fn kill_an_executor(story: &Installation, chance: &mut Chance) {
 fn running_executor(attempt: &std::path::Path) -> Option<u32> {
     let launched = std::fs::read_to_string(attempt.join("launched.json")).ok()?;
     let launched: serde_json::Value = serde_json::from_str(&launched).ok()?;
-    let pid = u32::try_from(launched["process"]["pid"].as_u64()?).ok()?;
+    let pid = u32::try_from(launched["pid"].as_u64()?).ok()?;
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     let id = attempt.file_name()?.to_str()?;
     String::from_utf8_lossy(&environment).contains(id).then_some(pid)

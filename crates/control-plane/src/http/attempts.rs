@@ -59,6 +59,7 @@ async fn detail(app: Shared, Id(id): Id<AttemptId>) -> Result<Json<AttemptDetail
         attempt,
         change,
         violations: told.violations,
+        violations_omitted: told.violations_omitted,
         checks: told.checks,
         sandbox: told.sandbox,
         agent_notes: told.agent_notes,
@@ -72,6 +73,7 @@ async fn detail(app: Shared, Id(id): Id<AttemptId>) -> Result<Json<AttemptDetail
 #[derive(Default)]
 struct Told {
     violations: Vec<model::event::ViolationRecord>,
+    violations_omitted: u64,
     checks: Vec<CheckView>,
     sandbox: Option<model::event::SandboxReported>,
     agent_notes: Vec<String>,
@@ -84,6 +86,7 @@ impl Told {
         for RecordedEvent { event, .. } in events {
             if let EventKind::PolicyViolated(violated) = &event.kind {
                 told.violations.clone_from(&violated.violations);
+                told.violations_omitted = violated.omitted;
             } else if let EventKind::InvariantPassed(check) = &event.kind {
                 told.checks.push(CheckView { passed: true, check: check.clone() });
             } else if let EventKind::InvariantFailed(check) = &event.kind {

@@ -19,7 +19,7 @@ use crate::agent::{Agent, AgentFailure, AgentReport, Brief, FailedCheck, Outcome
 use crate::candidate::{self, Manifest};
 use crate::checks::Checked;
 use crate::contain;
-use crate::job::StageOutcome;
+use crate::job::{StageOutcome, shortened};
 
 /// How often the agent may work before a failed check ends the attempt.
 const ROUNDS: u32 = 3;
@@ -65,7 +65,7 @@ impl Work<'_> {
         };
         self.usage += &usage;
         let duration_ms = begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-        let finished = AgentFinished { round, summary, duration_ms, usage };
+        let finished = AgentFinished { round, summary: shortened(summary), duration_ms, usage };
         self.record(EventKind::AgentFinished(finished), &round.to_string())?;
         self.answer(worked)
     }
@@ -101,10 +101,15 @@ impl Work<'_> {
         match change.permit(&self.rules, &self.spec.policy.limits) {
             Err(refused) => Err(self.refuse(round, &refused)?),
             Ok(permitted) => {
-                self.record(
-                    EventKind::ChangePermitted(permitted_record(round, &permitted)),
-                    &round.to_string(),
-                )?;
+                let (files, omitted) = self.listed(round, file_records(&permitted))?;
+                let change = ChangePermitted {
+                    round,
+                    candidate: permitted.change_set().candidate().clone(),
+                    files,
+                    omitted,
+                    patch_bytes: permitted.change_set().patch_bytes(),
+                };
+                self.record(EventKind::ChangePermitted(change), &round.to_string())?;
                 Ok(permitted)
             }
         }
@@ -120,13 +125,25 @@ impl Work<'_> {
         }
     }
 
+    /// As many of `records` as an event can hold, and how many more there are. All of them are kept as an artifact
+    /// then, so that nothing of what was touched is lost.
+    fn listed<T: serde::Serialize>(&self, round: u32, mut records: Vec<T>) -> Result<(Vec<T>, u64), Stop> {
+        let fitting = fitting(&records);
+        let omitted = (records.len() - fitting) as u64;
+        if omitted > 0 {
+            let file = self.folder.root().join("changes.json");
+            let json = serde_json::to_vec_pretty(&records).context("the list of changes")?;
+            std::fs::write(&file, json).with_context(|| format!("{}", file.display()))?;
+            self.keep_artifact("log", &format!("round-{round}/changes.json"), &file)?;
+            records.truncate(fitting);
+        }
+        Ok((records, omitted))
+    }
+
     fn refuse(&self, round: u32, refused: &Refused) -> Result<Stop, Stop> {
-        /// The event names so many; what is refused is refused for each of them.
-        const MOST: usize = 200;
-        let violations: Vec<ViolationRecord> = refused
+        let all: Vec<ViolationRecord> = refused
             .violations
             .iter()
-            .take(MOST)
             .map(|violation| ViolationRecord {
                 path: violation.path.clone(),
                 kind: word(&violation.kind),
@@ -139,7 +156,9 @@ impl Work<'_> {
             1 => first,
             more => format!("{first}; and {} more", more - 1),
         };
-        self.record(EventKind::PolicyViolated(PolicyViolated { round, violations }), &round.to_string())?;
+        let (violations, omitted) = self.listed(round, all)?;
+        let violated = PolicyViolated { round, violations, omitted };
+        self.record(EventKind::PolicyViolated(violated), &round.to_string())?;
         Ok(self.failed(Stage::Gate, refused.reason(), detail))
     }
 
@@ -242,7 +261,7 @@ fn failed(checked: &[Checked]) -> Result<Vec<FailedCheck>, Stop> {
     not_passed.map(tell).collect()
 }
 
-fn permitted_record(round: u32, permitted: &PermittedChange) -> ChangePermitted {
+fn file_records(permitted: &PermittedChange) -> Vec<FileRecord> {
     let record = |(change, verdict): (&model::change::Change, &model::Verdict)| FileRecord {
         path: change.path.clone(),
         change: change.verb().to_owned(),
@@ -250,12 +269,19 @@ fn permitted_record(round: u32, permitted: &PermittedChange) -> ChangePermitted 
         removed_lines: change.removed_lines,
         rule: verdict.rules().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     };
-    ChangePermitted {
-        round,
-        candidate: permitted.change_set().candidate().clone(),
-        files: permitted.files().map(record).collect(),
-        patch_bytes: permitted.change_set().patch_bytes(),
-    }
+    permitted.files().map(record).collect()
+}
+
+/// How many of `records`, from the first, fit into a list of an event.
+fn fitting(records: &[impl serde::Serialize]) -> usize {
+    // The log takes 256 KiB for an event; the rest of it is small.
+    const LIST_BYTES: usize = 192 << 10;
+    let mut bytes = 0;
+    let is_within = |record: &&_| {
+        bytes += serde_json::to_vec(record).map_or(LIST_BYTES, |json| json.len() + 1);
+        bytes <= LIST_BYTES
+    };
+    records.iter().take_while(is_within).count()
 }
 
 /// The word by which a value of a closed list is serialised.
@@ -264,5 +290,20 @@ fn word(value: &impl serde::Serialize) -> String {
         Ok(serde_json::Value::String(word)) => word,
         Ok(other) => other.to_string(),
         Err(_) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fitting;
+
+    #[test]
+    fn what_an_event_cannot_hold_is_left_out_whole() {
+        let short = vec!["x".repeat(100); 50];
+        assert_eq!(fitting(&short), 50);
+        let long = vec!["x".repeat(1000); 5000];
+        let fits = fitting(&long);
+        assert!(fits > 150 && fits * 1003 <= 192 << 10, "{fits}");
+        assert_eq!(fitting(&["x".repeat(300 << 10)]), 0);
     }
 }

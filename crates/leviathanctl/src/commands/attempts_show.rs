@@ -121,7 +121,17 @@ fn files(change: Option<&ChangePermitted>, screen: &mut Screen<'_>) -> io::Resul
         ]);
         table.note(faint(format!("permitted by {}", file.rule)));
     }
-    table.write("  ", screen)
+    table.write("  ", screen)?;
+    omitted(change.omitted, screen)
+}
+
+/// Where the rest of a list is that an event could not hold.
+fn omitted(count: u64, screen: &mut Screen<'_>) -> io::Result<()> {
+    if count == 0 {
+        return Ok(());
+    }
+    let count = words::counted(count, "more path");
+    screen.line(&[plain(format!("  and {count}: see the artifact changes.json"))])
 }
 
 fn refused(detail: &AttemptDetail, screen: &mut Screen<'_>) -> io::Result<()> {
@@ -137,7 +147,7 @@ fn refused(detail: &AttemptDetail, screen: &mut Screen<'_>) -> io::Result<()> {
         ])?;
         screen.line(&[plain(format!("    {}", violation.message))])?;
     }
-    Ok(())
+    omitted(detail.violations_omitted, screen)
 }
 
 fn checks(detail: &AttemptDetail, screen: &mut Screen<'_>) -> io::Result<()> {

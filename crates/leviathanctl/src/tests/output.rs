@@ -174,6 +174,7 @@ fn an_attempt_of_which_little_is_known() {
         attempt: answers::failed(),
         change: None,
         violations: Vec::new(),
+        violations_omitted: 0,
         checks: Vec::new(),
         sandbox: None,
         agent_notes: Vec::new(),

@@ -73,7 +73,7 @@ fn task(node: &Node, findings: &mut Findings, declared: &mut Vec<DeclaredTask>) 
         });
     }
     let task_id = task_id?.value;
-    Some(Task {
+    let task = Task {
         title: title?.unwrap_or_else(|| task_id.to_string()),
         task_id,
         description: description?,
@@ -89,7 +89,20 @@ fn task(node: &Node, findings: &mut Findings, declared: &mut Vec<DeclaredTask>) 
         timeout: timeout?,
         agent: agent?,
         line: node.at.line,
-    })
+    };
+    check_size(&task, node.at, findings);
+    Some(task)
+}
+
+/// What the log keeps of a task must fit into one of its events.
+fn check_size(task: &Task, at: Position, findings: &mut Findings) {
+    const LARGEST: usize = 64 << 10;
+    let size = serde_json::to_vec(task).map_or(0, |json| json.len());
+    if size > LARGEST {
+        let message = format!("the task `{}` has {size} bytes; expected at most {LARGEST}", task.task_id);
+        let hint = "split it, or name a folder as `dir/**` instead of each of its files";
+        findings.problem(at, message, Some(hint.to_owned()));
+    }
 }
 
 fn task_id(name: &str, node: &Node, findings: &mut Findings) -> Option<TaskId> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::backlog::{duration, path_rules};
 use super::decode::{Fields, boolean, choice, count, line, list, mapping, parsed, placed, quantity, text};
-use super::findings::{Findings, Placed};
+use super::findings::{Findings, Placed, Position};
 use super::quantity::{MONEY_FORM, SIZE_FORM, TEN_MINUTES, parse_size};
 use super::warnings;
 use super::yaml::{self, Node, Value, shown};
@@ -112,7 +112,20 @@ fn invariant(node: &Node, findings: &mut Findings) -> Option<Placed<Invariant>> 
     let timeout = fields.optional("timeout", findings, duration);
     fields.finish(findings);
     let invariant = Invariant { name: name?, check: check?, timeout: timeout?.unwrap_or(TEN_MINUTES) };
+    check_size(&invariant, at, findings);
     Some(Placed { value: invariant, at })
+}
+
+/// Each run of an invariant is an event of the log, with its name and command.
+fn check_size(invariant: &Invariant, at: Position, findings: &mut Findings) {
+    const LARGEST: usize = 16 << 10;
+    let size = invariant.name.len() + invariant.check.len();
+    if size > LARGEST {
+        let message =
+            format!("name and check of the invariant have {size} bytes; expected at most {LARGEST}");
+        let hint = "put the commands into a script of the repository, and run that";
+        findings.problem(at, message, Some(hint.to_owned()));
+    }
 }
 
 fn check(name: &str, node: &Node, findings: &mut Findings) -> Option<String> {

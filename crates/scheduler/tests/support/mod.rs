@@ -158,6 +158,7 @@ impl Story {
                     round: 1,
                     candidate: candidate.clone(),
                     files: Vec::new(),
+                    omitted: 0,
                     patch_bytes: 1,
                 }),
             ),
