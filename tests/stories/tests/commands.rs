@@ -1,5 +1,7 @@
 //! The operator's commands against a running installation: what happened, why nothing happens, and how to stop it.
 
+#![expect(clippy::unwrap_used, reason = "a story fails where it is told")]
+
 use leviathan_stories::{Installation, Program, eventually};
 
 const POLICY: &str = "scopes:
