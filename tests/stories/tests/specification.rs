@@ -1,16 +1,18 @@
-//! The table of docs/specification.md names tests that exist.
+//! The pages that promise a test for each row name tests that exist.
 
 use std::path::{Path, PathBuf};
 
 #[test]
 fn every_named_test_exists() {
     let root: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned();
-    let table = std::fs::read_to_string(root.join("docs/specification.md")).unwrap();
-    let named: Vec<&str> =
-        table.split('`').filter(|text| text.contains(".rs::")).filter(|text| !text.contains(' ')).collect();
-    assert!(named.len() > 15, "the table was not read");
-    let missing: Vec<&&str> = named.iter().filter(|name| !exists(&root, name)).collect();
-    assert!(missing.is_empty(), "docs/specification.md names tests that do not exist: {missing:#?}");
+    for (page, rows) in [("docs/specification.md", 15), ("docs/crashes.md", 15)] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        let is_test = |text: &&str| text.contains(".rs::") && !text.contains(' ');
+        let named: Vec<&str> = text.split('`').filter(is_test).collect();
+        assert!(named.len() > rows, "{page} was not read");
+        let missing: Vec<&&str> = named.iter().filter(|name| !exists(&root, name)).collect();
+        assert!(missing.is_empty(), "{page} names tests that do not exist: {missing:#?}");
+    }
 }
 
 fn exists(root: &Path, name: &str) -> bool {
