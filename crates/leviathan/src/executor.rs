@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         }
     });
     ran.unwrap_or_else(|error| {
-        anstream::eprintln!("leviathan: {error:#}");
+        anstream::eprintln!("leviathan: {}", crate::explained(&error));
         ExitCode::from(2)
     })
 }

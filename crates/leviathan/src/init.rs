@@ -53,8 +53,8 @@ struct Repository {
 
 impl Repository {
     fn inferred(directory: &Path) -> Self {
-        let repo_url = git(directory, &["config", "--get", "remote.origin.url"])
-            .filter(|url| RepoUrl::parse(url).is_ok());
+        let repo_url = git(directory, &["config", "--get", "remote.origin.url"]).map(|url| as_repo_url(&url));
+        let repo_url = repo_url.filter(|url| RepoUrl::parse(url).is_ok());
         let name = repo_url.as_deref().and_then(last_component).or_else(|| folder_name(directory));
         let name = name.unwrap_or_else(|| "my-repo".to_owned());
         Self {
@@ -126,6 +126,11 @@ fn default_branch(directory: &Path) -> Option<String> {
 fn git(directory: &Path, arguments: &[&str]) -> Option<String> {
     let line = plain_git::git(directory, arguments).ok()?.trim().to_owned();
     (!line.is_empty()).then_some(line)
+}
+
+/// Git also takes a bare path; a contract says `file://`.
+fn as_repo_url(remote: &str) -> String {
+    if remote.starts_with('/') { format!("file://{remote}") } else { remote.to_owned() }
 }
 
 fn last_component(url: &str) -> Option<String> {

@@ -85,10 +85,21 @@ fn main() -> ExitCode {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         Err(error) => {
-            anstream::eprintln!("leviathan: {error:#}");
+            anstream::eprintln!("leviathan: {}", explained(&error));
             ExitCode::from(2)
         }
     }
+}
+
+/// An error and its causes in one line. A cause with which the line ends already is not said twice.
+fn explained(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }
 
 #[cfg(test)]
@@ -96,6 +107,12 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn no_cause_is_said_twice() {
+        let error = anyhow::anyhow!("disk full").context("cannot write x: disk full").context("cannot start");
+        assert_eq!(explained(&error), "cannot start: cannot write x: disk full");
+    }
 
     #[test]
     fn the_reference_in_docs_is_this_one() {

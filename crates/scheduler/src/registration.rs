@@ -3,12 +3,17 @@
 //! stays as it was registered last. A file that goes away unregisters nothing.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use api::types::RegisterTarget;
 use api::{Client, ClientError};
+use rustix::fs::OFlags;
+
+/// How many bytes a document may have.
+const LARGEST: u64 = 1024 * 1024;
 
 /// The folder of contracts, and what was made of each.
 #[derive(Debug)]
@@ -92,10 +97,62 @@ fn is_contract(path: &Path) -> bool {
 }
 
 fn read(path: &Path) -> io::Result<RegisterTarget> {
-    let operator_policy = match fs::read_to_string(path.with_extension("policy.yaml")) {
+    let operator_policy = match document(&path.with_extension("policy.yaml")) {
         Ok(text) => Some(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
+        Err(error) => {
+            return Err(io::Error::other(format!("its policy beside it: {error}")));
+        }
     };
-    Ok(RegisterTarget { contract: fs::read_to_string(path)?, operator_policy })
+    Ok(RegisterTarget { contract: document(path)?, operator_policy })
+}
+
+/// The text of a plain file. Anything else could be waited for without end, a pipe for its writer, and is not read.
+fn document(path: &Path) -> io::Result<String> {
+    let not_blocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(not_blocking).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a plain file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(io::Error::other(format!("it has more than {LARGEST} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_plain_files_of_a_sensible_size_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("good.yaml"), "x").unwrap();
+        symlink(path("good.yaml"), path("link.yaml")).unwrap();
+        fs::write(path("latin.yaml"), b"\xff").unwrap();
+        fs::write(path("large.yaml"), " ".repeat(LARGEST as usize + 1)).unwrap();
+        fs::create_dir(path("folder.yaml")).unwrap();
+        symlink("/dev/zero", path("endless.yaml")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe.yaml"), 0o600.into()).unwrap();
+        fs::write(path("two.yaml"), "x").unwrap();
+        symlink("/dev/zero", path("two.policy.yaml")).unwrap();
+        for (name, expected) in [
+            ("good.yaml", "ok"),
+            ("link.yaml", "ok"),
+            ("latin.yaml", "it is not UTF-8"),
+            ("large.yaml", "it has more than 1048576 bytes"),
+            ("folder.yaml", "it is not a plain file"),
+            ("endless.yaml", "it is not a plain file"),
+            ("pipe.yaml", "it is not a plain file"),
+            ("two.yaml", "its policy beside it: it is not a plain file"),
+        ] {
+            let read = read(&path(name)).map_or_else(|error| error.to_string(), |_| "ok".to_owned());
+            assert_eq!(read, expected, "{name}");
+        }
+    }
 }
