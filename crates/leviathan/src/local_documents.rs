@@ -1,7 +1,7 @@
 //! The three documents of a repository's working folder, as they stand there, committed or not.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -42,6 +42,19 @@ fn no_commit() -> CommitId {
     CommitId::parse("0".repeat(40)).expect("forty zeros are an object name")
 }
 
+/// A little more than a document may have, so that one that is too large is seen to be.
+const MOST_BYTES: u64 = (1 << 20) + 1;
+
+/// The beginning of a plain file. In a repository of strangers a document may be a link to something without end.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a plain file"));
+    }
+    let mut content = Vec::new();
+    fs::File::open(path)?.take(MOST_BYTES).read_to_end(&mut content)?;
+    Ok(content)
+}
+
 struct File {
     name: String,
     content: Option<Vec<u8>>,
@@ -50,7 +63,7 @@ struct File {
 impl File {
     fn read(path: PathBuf) -> anyhow::Result<Self> {
         let name = path.display().to_string();
-        match fs::read(&path) {
+        match read_bounded(&path) {
             Ok(content) => Ok(Self { name, content: Some(content) }),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self { name, content: None }),
             Err(error) => Err(error).with_context(|| format!("cannot read {name}")),

@@ -82,6 +82,18 @@ exit code: 2
 }
 
 #[test]
+fn check_reads_no_document_without_end() {
+    let target = target(CONTRACT, BACKLOG, POLICY);
+    let policy = target.path().join(".leviathan/policy.yaml");
+    fs::remove_file(&policy).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &policy).unwrap();
+    insta::assert_snapshot!(run(target.path(), &["check"]), @r##"
+stderr: leviathan: cannot read .leviathan/policy.yaml: it is not a plain file
+exit code: 2
+"##);
+}
+
+#[test]
 fn check_applies_an_operators_policy() {
     let target = target(CONTRACT, BACKLOG, POLICY);
     fs::write(target.path().join("operator.yaml"), "scopes: {dependencies: {allowed_path: []}}\n").unwrap();
@@ -215,4 +227,14 @@ fn run(directory: &Path, arguments: &[&str]) -> String {
 fn git(directory: &Path, arguments: &[&str]) {
     let status = Command::new("git").args(arguments).current_dir(directory).status().expect("git runs");
     assert!(status.success());
+}
+
+#[test]
+fn init_names_a_repository_of_this_machine_by_its_url() {
+    let folder = TempDir::new().unwrap();
+    git(folder.path(), &["init", "-q", "-b", "main"]);
+    git(folder.path(), &["remote", "add", "origin", "/srv/git/shop.git"]);
+    run(folder.path(), &["init"]);
+    let contract = fs::read_to_string(folder.path().join(".leviathan/contract.yaml")).unwrap();
+    assert!(contract.contains("repo_url: file:///srv/git/shop.git\n"), "{contract}");
 }
