@@ -157,16 +157,13 @@ fn read(repository: &TargetRepository, commit: &CommitId) -> Result<TargetSight,
         Err(SpecError::Problems(problems)) => {
             return Ok(TargetSight::Problems(problems.iter().map(ToString::to_string).collect()));
         }
-        Err(error @ (SpecError::NotAFile { .. } | SpecError::TooLarge { .. })) => {
+        Err(
+            error @ (SpecError::NotAFile { .. }
+            | SpecError::TooLarge { .. }
+            | SpecError::OtherContract { .. }),
+        ) => {
             return Ok(TargetSight::Problems(vec![error.to_string()]));
         }
     };
-    let (here, there) = (&repository.contract.target_id, &spec.contract.target_id);
-    if here != there {
-        let problem = format!(
-            ".leviathan/contract.yaml names the target {there}, but it is registered as {here}; register it anew or correct the file"
-        );
-        return Ok(TargetSight::Problems(vec![problem]));
-    }
     Ok(TargetSight::Spec(Arc::new(spec)))
 }

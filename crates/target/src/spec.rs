@@ -1,7 +1,7 @@
 //! Reading the three documents from a commit: from its objects, never from a working tree.
 
 use model::change::Mode;
-use model::documents::{Document, Documents, Problems, TargetSpec};
+use model::documents::{Contract, Document, Documents, Problems, TargetSpec};
 use model::{CommitId, RepoPath};
 
 use crate::git::GitError;
@@ -22,7 +22,7 @@ const LARGEST_DOCUMENT: u64 = 1 << 20;
 /// What the operator registered for the target, outside its repository.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Registered<'a> {
-    /// The contract; it is used when the commit holds none.
+    /// The contract. It is used when the commit holds none, and one that the commit holds must agree with it.
     pub contract: Option<Document<'a>>,
     /// The operator's policy, which can only tighten the repository's.
     pub policy: Option<Document<'a>>,
@@ -42,6 +42,22 @@ pub enum SpecError {
     NotAFile {
         /// The document.
         path: &'static str,
+        /// The commit.
+        commit: CommitId,
+    },
+    /// The contract in the repository leads elsewhere than the registered one. Following it would let whoever can
+    /// push to the repository choose where the operator's credentials are used.
+    #[error(
+        "`{field}` is `{found}` in {CONTRACT} of commit {commit}, but the target is registered with `{registered}`; \
+         correct the file, or register the target anew with `leviathanctl targets-register`"
+    )]
+    OtherContract {
+        /// The field that differs.
+        field: &'static str,
+        /// What the repository says.
+        found: String,
+        /// What the operator registered.
+        registered: String,
         /// The commit.
         commit: CommitId,
     },
@@ -79,7 +95,28 @@ pub fn read(
         policy: Document { file: POLICY, content: policy.as_deref() },
         operator_policy: registered.policy,
     };
-    TargetSpec::parse(commit.clone(), &documents).map_err(SpecError::Problems)
+    let spec = TargetSpec::parse(commit.clone(), &documents).map_err(SpecError::Problems)?;
+    match registered.contract {
+        Some(registered) => agree(&spec, registered).map(|()| spec),
+        None => Ok(spec),
+    }
+}
+
+/// Where a target is, is the operator's word: the repository may only repeat it.
+fn agree(spec: &TargetSpec, registered: Document<'_>) -> Result<(), SpecError> {
+    let content = registered.content.unwrap_or_default();
+    let registered = Contract::parse(registered.file, content).map_err(SpecError::Problems)?;
+    let fields = [
+        ("target_id", spec.contract.target_id.to_string(), registered.target_id.to_string()),
+        ("repo_url", spec.contract.repo_url.over_https(), registered.repo_url.over_https()),
+        ("default_branch", spec.contract.default_branch.to_string(), registered.default_branch.to_string()),
+    ];
+    match fields.into_iter().find(|(_, found, registered)| found != registered) {
+        None => Ok(()),
+        Some((field, found, registered)) => {
+            Err(SpecError::OtherContract { field, found, registered, commit: spec.commit.clone() })
+        }
+    }
 }
 
 /// One document of a commit; none when it is not there.

@@ -65,3 +65,27 @@ fn what_is_no_document_is_an_answer_with_its_path() {
         assert!(is_expected(&error) && error.to_string().contains(path), "{entry:?}: {error}");
     }
 }
+
+#[test]
+fn the_repository_cannot_lead_the_operators_credentials_elsewhere() {
+    let registered = Document { file: "registered", content: Some(CONTRACT.as_bytes()) };
+    let registered = Registered { contract: Some(registered), policy: None };
+    let rows = [
+        ("repo_url", CONTRACT.replace("git@github.com:owner", "https://elsewhere.example/owner")),
+        ("repo_url", CONTRACT.replace("my-repo.git", "other.git")),
+        ("default_branch", CONTRACT.replace("main", "open")),
+        ("target_id", CONTRACT.replace("target_id: my-repo", "target_id: other")),
+    ];
+    for (expected, contract) in rows {
+        let origin = governed();
+        origin.commit("main", "elsewhere", &[Entry::file(".leviathan/contract.yaml", contract)]);
+        match spec_of(&origin, registered) {
+            Err(SpecError::OtherContract { field, .. }) => assert_eq!(field, expected),
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
+    let origin = governed();
+    let same = CONTRACT.replace("git@github.com:", "https://github.com/");
+    origin.commit("main", "the same by another way", &[Entry::file(".leviathan/contract.yaml", same)]);
+    assert!(spec_of(&origin, registered).is_ok());
+}
