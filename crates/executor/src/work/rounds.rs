@@ -76,7 +76,7 @@ impl Work<'_> {
             Ok(said) => match said.outcome {
                 Outcome::Finished => Ok(said),
                 Outcome::GaveUp => {
-                    let detail = format!("the agent gave up: {}", said.summary);
+                    let detail = format!("the agent gave up: {}", in_one_line(&said.summary));
                     Err(self.failed(Stage::Agent, FailureReason::Stuck, detail))
                 }
             },
@@ -245,6 +245,10 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+fn in_one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// What the agent is told of the checks that did not pass.

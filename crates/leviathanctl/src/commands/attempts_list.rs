@@ -7,8 +7,11 @@ use model::{TargetId, TaskId};
 
 use crate::failure::Failure;
 use crate::table::Table;
-use crate::terminal::{Format, Screen, faint, plain};
+use crate::terminal::{Format, Screen, cut, faint, plain};
 use crate::words;
+
+/// What an attempt came to takes at most so many columns; `attempts-show` has the whole.
+const LONGEST: usize = 240;
 
 /// Attempts, newest first.
 #[derive(Debug, clap::Args)]
@@ -64,7 +67,7 @@ fn show(list: &AttemptList, screen: &mut Screen<'_>) -> Result<(), Failure> {
             plain(words::utc(attempt.timestamp)),
             plain(words::age(attempt.timestamp, screen.now)),
         ]);
-        table.note(faint(result(attempt)));
+        table.note(faint(cut(&result(attempt), LONGEST)));
     }
     table.write("", screen)?;
     if list.total > list.count {

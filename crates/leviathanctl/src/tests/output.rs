@@ -102,6 +102,11 @@ fn attempts_list() {
     scope_violation: src/app.py is outside allowed_paths
     2 of 104; --limit N shows more.
     ");
+    let mut endless = answers::failed();
+    endless.failure.as_mut().unwrap().detail = "deep/".repeat(1000);
+    let list = yes("GET /v1/attempts?limit=10", &answers::attempts(vec![endless], 1));
+    let shown = ask("attempts-list", vec![list]).shown();
+    assert!(shown.lines().all(|line| line.chars().count() < 250) && shown.contains('…'), "{shown}");
     let none = yes(
         "GET /v1/attempts?target=my-repo&task=task-001&status=live&limit=10",
         &answers::attempts(Vec::new(), 0),
