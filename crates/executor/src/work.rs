@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use api::types::Assignment;
-use model::documents::{AgentChoice, Document};
+use model::documents::{AgentChoice, Document, Sandbox};
 use model::event::{EventKind, Usage};
 use model::{AttemptId, FailureReason, PathRules, Stage, TargetSpec, Task};
 use secrecy::SecretString;
@@ -138,10 +138,31 @@ impl<'a> Work<'a> {
     /// The steps of an attempt up to its verified candidate.
     async fn run(mut self) -> Result<StageOutcome, Stop> {
         self.record(EventKind::SandboxReported(self.job.sandbox.clone()), "")?;
+        self.hold_what_the_policy_demands()?;
         self.check_base().await?;
         self.make_tree().await?;
         let mut agent = self.agent()?;
         self.go_rounds(&mut agent).await
+    }
+
+    /// A policy that demands more than can be held here lets nothing run: none is weaker than it reads.
+    fn hold_what_the_policy_demands(&self) -> Result<(), Stop> {
+        let policy = &self.spec.policy;
+        let held = &self.job.sandbox;
+        if policy.sandbox == Sandbox::Strict && held.profile != "strict" {
+            let open: Vec<&str> =
+                held.layers.iter().filter(|layer| !layer.holds).map(|layer| layer.name.as_str()).collect();
+            let detail = format!(
+                "the policy demands `sandbox: strict`, and these layers do not hold here: {}",
+                open.join(", ")
+            );
+            return Err(self.failed(Stage::Prepare, FailureReason::SandboxUnavailable, detail));
+        }
+        if policy.strict_checks {
+            let detail = "the policy demands `strict_checks: true`, which this version cannot hold; set it to false if that is acceptable";
+            return Err(self.failed(Stage::Prepare, FailureReason::ConfigInvalid, detail));
+        }
+        Ok(())
     }
 
     /// The tree that the agent will change: the base commit's files, with the policy's `setup` run in it.

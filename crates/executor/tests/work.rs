@@ -325,6 +325,29 @@ fn the_attempt_ends_at_its_deadline() {
 }
 
 #[test]
+fn how_an_agent_gave_up_is_said_in_one_line() {
+    let bench = Bench::new("echo tried; echo broken >&2; exit 3", "");
+    let expected = "the agent gave up: exit code 3; broken; tried";
+    assert_eq!(bench.failure(), (FailureReason::Stuck, expected.to_owned()));
+}
+
+#[test]
+fn a_policy_that_demands_more_than_can_be_held_lets_no_agent_run() {
+    let rows = [
+        ("sandbox: strict\n", FailureReason::SandboxUnavailable, "sandbox: strict"),
+        ("strict_checks: true\n", FailureReason::ConfigInvalid, "strict_checks: true"),
+    ];
+    for (policy, expected, named) in rows {
+        let bench = Bench::new("echo flask==2.0 > requirements.txt", policy);
+        let (reason, detail) = bench.failure();
+        assert_eq!(reason, expected, "{detail}");
+        assert!(detail.contains(named), "{detail}");
+        let worked = |event: &EventKind| matches!(event, EventKind::AgentFinished(_));
+        assert!(!bench.events().iter().any(worked), "the agent ran under {policy}");
+    }
+}
+
+#[test]
 fn the_stage_stops_with_its_supervisor_and_leaves_nothing_running() {
     let mark = marker();
     let bench = Bench::new(&format!("setsid -f sleep {mark}; sleep {mark}"), "");
