@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod check;
 mod contain;
 mod control_plane;
@@ -46,6 +47,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Show the main job on a sample repository: no key, no server, no network
     Demo(demo::Arguments),
+    /// Measure the product against its goals
+    Bench(bench::Arguments),
     /// Run control plane and scheduler in one process
     Up(up::Arguments),
     /// Keep the log and answer the API
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Up(arguments) => up::run(arguments),
         Command::ControlPlane(arguments) => control_plane::run(arguments),
         Command::Scheduler(arguments) => scheduler::run(arguments),

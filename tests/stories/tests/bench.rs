@@ -1,0 +1,73 @@
+//! The benchmark measures real attempts and says what it found in a shape that programs can read. How long
+//! anything takes is never asserted here: that depends on the machine.
+
+use std::process::Command;
+
+use leviathan_stories::{Finished, program};
+use serde_json::Value;
+
+/// A repository that is small enough for a test.
+const SMALL: [&str; 8] = ["bench", "attempt", "--files", "500", "--commits", "50", "--rounds", "1"];
+
+fn measured(more: &[&str]) -> Finished {
+    let home = tempfile::tempdir().unwrap();
+    let temporary = home.path().join("temporary");
+    std::fs::create_dir(&temporary).unwrap();
+    let mut command = Command::new(program("leviathan"));
+    command
+        .args(SMALL)
+        .args(more)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", home.path())
+        .env("TMPDIR", &temporary)
+        .current_dir(home.path());
+    let finished = Finished::of(&mut command);
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "the repository is removed again");
+    finished
+}
+
+#[test]
+fn the_overhead_of_an_attempt_is_one_object_on_a_line() {
+    let finished = measured(&["--json"]);
+    let goal: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(finished.stdout.lines().count(), 1);
+    let mut names: Vec<&String> = goal.as_object().unwrap().keys().collect();
+    names.sort();
+    assert_eq!(names, ["goal", "limit", "measured", "met", "ratio", "target"]);
+    assert_eq!((&goal["goal"], &goal["target"]), (&"attempt-overhead".into(), &2.0.into()));
+    let number = |name: &str| goal[name].as_f64().unwrap();
+    assert!(number("measured") > 0.0 && number("limit") > 0.0, "{goal}");
+    assert!((number("ratio") - number("measured") / number("limit")).abs() < 1e-9, "{goal}");
+    assert_eq!(goal["met"], number("ratio") <= 2.0);
+    assert_eq!(finished.code, if goal["met"] == true { 0 } else { 1 }, "{}", finished.stderr);
+}
+
+#[test]
+fn the_table_names_every_step_and_the_ratio() {
+    let shown = measured(&[]).stdout;
+    for row in [
+        "500 files, 50 commits",
+        "git worktree add",
+        "git diff",
+        "git push",
+        "prepare, export for the agent",
+        "snapshot and gate",
+        "export for the checks",
+        "pack the candidate",
+        "verify it again and push",
+        "open the pull request",
+        "complete the attempt",
+        "at most 2.0",
+    ] {
+        assert!(shown.contains(row), "{row} is missing in\n{shown}");
+    }
+}
+
+#[test]
+fn what_cannot_be_measured_is_said_before_anything_is_made() {
+    let mut command = Command::new(program("leviathan"));
+    let refused = Finished::of(command.args(["bench", "attempt", "--files", "3"]));
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("3 is not in 10..=1000000"), "{}", refused.stderr);
+}
