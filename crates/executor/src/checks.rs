@@ -22,6 +22,11 @@ use crate::contain::{self, Command, Containment, End, Excerpt, Limits, Outcome, 
 use crate::toolbox::Bounds;
 use stamps::Stamps;
 
+/// In the folder of a run: the fresh export that it runs in.
+const TREE: &str = "tree";
+/// In the folder of a run: what is its commands' own, their HOME and temporary files.
+const SCRATCH: &str = "scratch";
+
 /// What all runs of an attempt's checks share.
 #[derive(Debug, Clone)]
 pub struct Checks {
@@ -82,14 +87,10 @@ impl Checks {
             return Ok(Vec::new());
         }
         let run = self.start(commit, name).await?;
-        let checked = match run.set_up(bounds).await? {
-            SetUp::Done => run.check_all(bounds).await?,
-            SetUp::Failed { problem, log } => run.refuse_all(&problem, &log)?,
-        };
-        // What the trees hold is of no further use; the logs stay.
-        let _ = tokio::fs::remove_dir_all(&run.tree).await;
-        let _ = tokio::fs::remove_dir_all(&run.scratch).await;
-        Ok(checked)
+        match run.set_up(bounds).await? {
+            SetUp::Done => run.check_all(bounds).await,
+            SetUp::Failed { problem, log } => run.refuse_all(&problem, &log),
+        }
     }
 
     async fn start<'a>(&'a self, commit: &'a CommitId, name: &str) -> Result<Run<'a>, Error> {
@@ -97,17 +98,37 @@ impl Checks {
         let run = Run {
             checks: self,
             commit,
-            tree: folder.join("tree"),
-            scratch: folder.join("scratch"),
+            tree: folder.join(TREE),
+            scratch: folder.join(SCRATCH),
             logs: folder.join("logs"),
         };
         match tokio::fs::remove_dir_all(&folder).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&folder)(error)),
             Ok(()) | Err(_) => {}
         }
+        self.remove_earlier_trees().await.map_err(at(&self.folder))?;
         tokio::fs::create_dir_all(&run.logs).await.map_err(at(&run.logs))?;
         export(&self.repository, commit, &run.tree).await?;
         Ok(run)
+    }
+
+    /// What the trees of earlier runs hold is of no further use; their logs stay. It is removed when the next run
+    /// needs the room, and not after each: nobody waits for the removal of the last, which ends with the attempt.
+    async fn remove_earlier_trees(&self) -> io::Result<()> {
+        let mut runs = match tokio::fs::read_dir(&self.folder).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            runs => runs?,
+        };
+        while let Some(run) = runs.next_entry().await? {
+            // A link leads to what is not ours; nothing of ours is one.
+            if !run.file_type().await?.is_dir() {
+                continue;
+            }
+            // A check may leave what cannot be removed; no later run uses the same place.
+            let _ = tokio::fs::remove_dir_all(run.path().join(TREE)).await;
+            let _ = tokio::fs::remove_dir_all(run.path().join(SCRATCH)).await;
+        }
+        Ok(())
     }
 }
 

@@ -46,9 +46,13 @@ impl Bench {
     }
 
     async fn run(&self) -> Vec<Checked> {
+        self.run_as("round-1").await
+    }
+
+    async fn run_as(&self, name: &str) -> Vec<Checked> {
         let (_open, cancelled) = watch::channel(false);
         let bounds = Bounds::new(Instant::now() + 10 * LONG, cancelled);
-        self.checks.run(&self.commit, "round-1", &bounds).await.unwrap()
+        self.checks.run(&self.commit, name, &bounds).await.unwrap()
     }
 
     async fn outcomes(&self) -> Vec<CheckOutcome> {
@@ -156,4 +160,21 @@ async fn checks_stop_when_the_attempt_does() {
     };
     let (checked, ()) = tokio::join!(run, cancel);
     assert!(matches!(checked, Err(Error::Interrupted)), "{checked:?}");
+}
+
+#[tokio::test]
+async fn the_next_run_keeps_the_logs_of_the_last_removes_its_trees_and_follows_no_link() {
+    let bench = Bench::new(&[], &["echo said; test ! -e left-over; touch left-over ~/left-over"]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::create_dir(elsewhere.path().join("tree")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), bench.folder.path().join("link")).unwrap();
+    for round in ["round-1", "round-1", "round-2"] {
+        let outcome = bench.run_as(round).await.remove(0).report.outcome;
+        assert_eq!(outcome, CheckOutcome::Passed, "{round} began afresh");
+    }
+    let first = bench.folder.path().join("round-1");
+    let left: Vec<_> = std::fs::read_dir(&first).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["logs"]);
+    assert_eq!(std::fs::read_to_string(first.join("logs/check-1.log")).unwrap(), "said\n");
+    assert!(elsewhere.path().join("tree").exists());
 }
