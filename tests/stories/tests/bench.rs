@@ -1,6 +1,8 @@
 //! The benchmark measures real attempts and says what it found in a shape that programs can read. How long
 //! anything takes is never asserted here: that depends on the machine.
 
+#![expect(clippy::unwrap_used, reason = "a story fails where it is told")]
+
 use std::process::Command;
 
 use leviathan_stories::{Finished, program};

@@ -313,7 +313,7 @@ fn text(path: &Path) -> anyhow::Result<&str> {
 
 fn print_table(arguments: &Arguments, rounds: &[Round], goal: &Goal) {
     let Arguments { files, commits, .. } = arguments;
-    anstream::println!("{files} files, {commits} commits; medians of {} rounds, in seconds", rounds.len());
+    anstream::println!("{files} files, {commits} commits; medians of {} measured, in seconds", rounds.len());
     anstream::println!("{}\n", machine());
     anstream::println!("git, as a person types it");
     for (index, name) in GIT_STEPS.iter().enumerate() {
