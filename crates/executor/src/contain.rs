@@ -34,6 +34,15 @@ pub use processes::{Survivors, adopt_orphans, end_all_descendants};
 /// The search path of every contained command, unless the operator configures another.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Keeps the common tools of Python from leaving caches in the tree, where they would count as changes of whoever
+/// ran them: no compiled files, and the caches of pytest under HOME, of ruff and mypy nowhere.
+pub const QUIET_TOOLS: [(&str, &str); 4] = [
+    ("PYTHONDONTWRITEBYTECODE", "1"),
+    ("PYTEST_ADDOPTS", "-o cache_dir=$HOME/.cache/pytest"),
+    ("RUFF_NO_CACHE", "true"),
+    ("MYPY_CACHE_DIR", "/dev/null"),
+];
+
 /// How long the keeper may take, beyond the command's own time, to end everything and report.
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -109,13 +118,11 @@ pub enum Error {
 
 impl Containment {
     /// Commands will be kept by `program contain`, where `program` is a binary whose main calls
-    /// [`keeper_main`] for that argument, and see `environment`; PATH is [`DEFAULT_PATH`] and LANG is `C.UTF-8`
-    /// unless it says otherwise.
+    /// [`keeper_main`] for that argument, and see `environment`; PATH is [`DEFAULT_PATH`], LANG is `C.UTF-8` and
+    /// [`QUIET_TOOLS`] hold unless it says otherwise.
     pub fn new(program: impl Into<PathBuf>, environment: BTreeMap<String, String>) -> Self {
-        let mut all = BTreeMap::from([
-            ("PATH".to_owned(), DEFAULT_PATH.to_owned()),
-            ("LANG".to_owned(), "C.UTF-8".to_owned()),
-        ]);
+        let ours = [("PATH", DEFAULT_PATH), ("LANG", "C.UTF-8")].into_iter().chain(QUIET_TOOLS);
+        let mut all: BTreeMap<_, _> = ours.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         all.extend(environment);
         Self { program: program.into(), environment: all }
     }

@@ -47,11 +47,6 @@ impl AttemptFolder {
         self.root.join("tree")
     }
 
-    /// Where folders of the tree are held while it is read as the agent's change.
-    pub fn aside(&self) -> PathBuf {
-        self.root.join("aside")
-    }
-
     /// HOME and TMPDIR of everything that runs in the agent's tree, and the agent's own papers.
     pub fn agent(&self) -> PathBuf {
         self.root.join("agent")

@@ -460,13 +460,14 @@ impl<'a> Supervision<'a> {
 
     /// The agent's credential and no other.
     fn environment_of_work(&self) -> Vec<(&'static str, String)> {
-        let ClaudeAccess { api_key, base_url, model } = &self.settings.claude;
+        let ClaudeAccess { api_key, base_url, model, prices } = &self.settings.claude;
         let secret = |value: &Option<SecretString>| value.as_ref().map(|it| it.expose_secret().to_owned());
         let mut environment = self.environment_of_every_stage();
         environment.extend(present("LEVIATHAN_COMMAND_PATH", self.settings.command_path.clone()));
         environment.extend(present("ANTHROPIC_API_KEY", secret(api_key)));
         environment.extend(present("ANTHROPIC_BASE_URL", base_url.clone()));
         environment.extend(present("LEVIATHAN_MODEL", model.clone()));
+        environment.extend(present("LEVIATHAN_MODEL_PRICES", prices.clone()));
         environment
     }
 
@@ -552,14 +553,7 @@ enum Leftovers {
 }
 
 fn clear(folder: &AttemptFolder, leftovers: &Leftovers) -> io::Result<()> {
-    let trees = [
-        folder.tree(),
-        folder.aside(),
-        folder.agent(),
-        folder.repository(),
-        folder.checks(),
-        folder.publishing(),
-    ];
+    let trees = [folder.tree(), folder.agent(), folder.repository(), folder.checks(), folder.publishing()];
     let rest = [folder.candidate(), folder.artifacts(), folder.transcript()];
     let rest = match leftovers {
         Leftovers::Trees => &[][..],

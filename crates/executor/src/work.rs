@@ -19,7 +19,7 @@ use model::documents::{AgentChoice, Document, Sandbox};
 use model::event::{EventKind, Usage};
 use model::{AttemptId, FailureReason, PathRules, Stage, TargetSpec, Task};
 use secrecy::SecretString;
-use target::{Git, Mirror, Repository, spec};
+use target::{Git, Mirror, PrepareError, Repository, SnapshotError, spec};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -64,6 +64,8 @@ pub struct ClaudeAccess {
     pub base_url: Option<String>,
     /// `LEVIATHAN_MODEL`.
     pub model: Option<String>,
+    /// `LEVIATHAN_MODEL_PRICES`, as it was written: a wrong one is the attempt's failure, which people read.
+    pub prices: Option<String>,
 }
 
 /// The whole life of a `work` process.
@@ -124,7 +126,7 @@ impl<'a> Work<'a> {
             recorder: Recorder::new(spool, job.subject(), job.assignment.epoch, settings.clock),
             bounds: Bounds::new(deadline, cancelled),
             usage: Usage::default(),
-            tree: AgentTree::new(folder.tree(), folder.aside()),
+            tree: AgentTree::new(folder.tree()),
             folder,
             job,
             spec,
@@ -173,15 +175,31 @@ impl<'a> Work<'a> {
             .context("the agent's tree")?;
         std::fs::create_dir_all(&scratch).context("the agent's folder")?;
         let setup = &self.spec.policy.setup;
-        let ending = set_up(&self.containment, setup, &tree, &scratch, &scratch, &self.bounds);
-        let ended = self.tree.note_folders_of(ending).await.context("the agent's tree")?;
+        if setup.is_empty() {
+            return Ok(());
+        }
+        let ended = set_up(&self.containment, setup, &tree, &scratch, &scratch, &self.bounds).await;
         match ended.map_err(|error| self.stop_of_checks(error))? {
-            SetUp::Done => Ok(()),
+            SetUp::Done => self.remember_setup().await,
             SetUp::Failed { problem, log } => {
                 self.keep_artifact("log", "setup.log", &log)?;
                 Err(self.failed(Stage::Prepare, FailureReason::ConfigInvalid, problem))
             }
         }
+    }
+
+    /// What `setup` left is not the agent's; what it changed of the base could not be told from the agent's work.
+    async fn remember_setup(&mut self) -> Result<(), Stop> {
+        let reading = self.reading();
+        let remembered = self.tree.remember_setup(&reading).await;
+        remembered.map_err(|error| match error {
+            PrepareError::ChangedBase(_) | PrepareError::Unreadable(SnapshotError::TooLarge(_)) => {
+                self.failed(Stage::Prepare, FailureReason::ConfigInvalid, error.to_string())
+            }
+            PrepareError::Unreadable(error) => {
+                anyhow::Error::new(error).context("the tree cannot be read after setup").into()
+            }
+        })
     }
 
     /// Who does the work, as it was pinned when the attempt was claimed.
@@ -203,13 +221,19 @@ impl<'a> Work<'a> {
     }
 
     fn claude(&self) -> Result<Agent, Stop> {
-        let ClaudeAccess { api_key, base_url, model } = &self.settings.claude;
+        let ClaudeAccess { api_key, base_url, model, prices } = &self.settings.claude;
+        let invalid = |detail: String| self.failed(Stage::Prepare, FailureReason::ConfigInvalid, detail);
         let Some(key) = api_key else {
             let detail = "the agent is `claude`, but ANTHROPIC_API_KEY is not set where the executor runs";
-            return Err(self.failed(Stage::Prepare, FailureReason::ConfigInvalid, detail));
+            return Err(invalid(detail.to_owned()));
         };
         let budget = self.spec.policy.limits.budget_usd.0;
         let mut config = claude::Config::new(key.clone(), budget, self.folder.transcript());
+        if let Some(prices) = prices {
+            let prices = prices.parse();
+            let prices = prices.map_err(|problem| invalid(format!("LEVIATHAN_MODEL_PRICES: {problem}")))?;
+            config.prices = Some(prices);
+        }
         if let Some(base_url) = base_url {
             config.base_url = base_url.clone();
         }

@@ -11,7 +11,7 @@ use leviathan_executor::candidate::Manifest;
 use leviathan_executor::folder::AttemptFolder;
 use leviathan_executor::job::{Job, StageOutcome};
 use leviathan_executor::spool::Spool;
-use model::event::{EventKind, SandboxReported, Timestamp};
+use model::event::{ChangePermitted, EventKind, SandboxReported, Timestamp};
 use model::{
     AttemptId, AttemptState, BranchName, CommitId, Digest, Epoch, FailureReason, TargetId, Task, TaskId,
 };
@@ -53,6 +53,7 @@ impl Bench {
             (".leviathan/policy.yaml", &format!("{POLICY}{policy}")),
             ("requirements.txt", "flask==1.0\n"),
             ("src/app.py", "print(1)\n"),
+            (".gitignore", "cache/\nnode_modules/\n"),
         ]);
         let data = tempfile::tempdir().unwrap();
         let target = TargetId::parse("shop").unwrap();
@@ -97,41 +98,41 @@ impl Bench {
         self
     }
 
-    fn start(&self) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_executor-under-test"))
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_executor-under-test"));
+        command
             .args(["executor", "--stage", "work"])
             .env_clear()
             .envs([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LEVIATHAN_ATTEMPT_ID", "attempt-1")])
             .env("LEVIATHAN_DATA_DIR", self.data.path())
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap()
+            .stdout(Stdio::piped());
+        command
+    }
+
+    fn start(&self) -> Child {
+        self.command().spawn().unwrap()
     }
 
     /// Runs the stage with its lifeline held, and returns what it came to.
     fn work(&self) -> StageOutcome {
-        let mut stage = self.start();
-        let lifeline = stage.stdin.take();
-        let output = stage.wait_with_output().unwrap();
-        drop(lifeline);
-        outcome(&output)
+        wait_for(self.start())
     }
 
     fn failure(&self) -> (FailureReason, String) {
-        match self.work() {
-            StageOutcome::Failed(failed) => (failed.reason, failed.detail),
-            other @ (StageOutcome::Verified { .. }
-            | StageOutcome::Published { .. }
-            | StageOutcome::Parked { .. }
-            | StageOutcome::Superseded { .. }
-            | StageOutcome::Stopped) => panic!("{other:?}"),
-        }
+        failure_of(self.work())
     }
 
     fn events(&self) -> Vec<EventKind> {
         let spool = Spool::open(&self.folder.spool(Epoch::FIRST)).unwrap();
         spool.unsent().unwrap().into_iter().map(|(_, event)| event.kind).collect()
+    }
+
+    fn permitted(&self) -> ChangePermitted {
+        let permitted = self.events().into_iter().find_map(|kind| {
+            if let EventKind::ChangePermitted(permitted) = kind { Some(permitted) } else { None }
+        });
+        permitted.unwrap()
     }
 
     fn event_types(&self) -> Vec<&'static str> {
@@ -150,6 +151,25 @@ fn fetch(data: &Path, target: &TargetId, contract: &str) -> (CommitId, model::Ta
     };
     let spec = target::spec::read(&mirror.repository().unwrap(), &base, registered).unwrap();
     (base, spec)
+}
+
+/// Waits for the end of a stage with its lifeline held.
+fn wait_for(mut stage: Child) -> StageOutcome {
+    let lifeline = stage.stdin.take();
+    let output = stage.wait_with_output().unwrap();
+    drop(lifeline);
+    outcome(&output)
+}
+
+fn failure_of(outcome: StageOutcome) -> (FailureReason, String) {
+    match outcome {
+        StageOutcome::Failed(failed) => (failed.reason, failed.detail),
+        other @ (StageOutcome::Verified { .. }
+        | StageOutcome::Published { .. }
+        | StageOutcome::Parked { .. }
+        | StageOutcome::Superseded { .. }
+        | StageOutcome::Stopped) => panic!("{other:?}"),
+    }
 }
 
 fn outcome(output: &Output) -> StageOutcome {
@@ -258,6 +278,67 @@ fn a_failed_check_goes_back_to_the_agent_until_it_passes() {
 }
 
 #[test]
+fn what_setup_left_is_not_the_change_of_the_agent_unless_it_touches_it() {
+    let setup = "setup: ['mkdir vendor && echo 1 > vendor/dependency']\n\
+                 invariants: [{name: Installed, check: 'test -e vendor/dependency'}]\n";
+    let update = "echo flask==3.0 > requirements.txt";
+    let bench = Bench::new(&format!("test -e vendor/dependency && {update}"), setup);
+    assert!(matches!(bench.work(), StageOutcome::Verified { .. }));
+    let files: Vec<String> = bench.permitted().files.iter().map(|file| file.path.to_string()).collect();
+    assert_eq!(files, ["requirements.txt"]);
+
+    let bench = Bench::new(&format!("{update}; echo 2 > vendor/dependency"), setup);
+    let (reason, detail) = bench.failure();
+    assert_eq!(reason, FailureReason::ScopeViolation);
+    assert!(detail.contains("vendor/dependency"), "{detail}");
+
+    let bench = Bench::new("true", setup);
+    assert_eq!(bench.failure().0, FailureReason::NoChange);
+}
+
+#[test]
+fn setup_that_changes_the_repository_itself_is_refused_before_the_agent_begins() {
+    let bench = Bench::new("touch notes", "setup: ['echo flask==9 > requirements.txt']\n");
+    let (reason, detail) = bench.failure();
+    assert_eq!(reason, FailureReason::ConfigInvalid);
+    assert!(detail.contains("`requirements.txt`") && detail.contains("setup"), "{detail}");
+    assert_eq!(bench.event_types(), ["sandbox.reported"]);
+}
+
+#[test]
+fn files_that_the_base_ignores_are_left_out_and_counted() {
+    let agent = "mkdir cache; echo evil > cache/plugin; echo x > cache/other; \
+                 echo flask==3.0 > requirements.txt";
+    let bench = Bench::new(agent, "");
+    assert!(matches!(bench.work(), StageOutcome::Verified { .. }));
+    let permitted = bench.permitted();
+    assert_eq!((permitted.files.len(), permitted.ignored_files), (1, 2));
+
+    // A check that leans on such a file does not find it.
+    let leaning = "baseline: false\ninvariants: [{name: Leaning, check: 'cat cache/plugin'}]\n";
+    assert_eq!(Bench::new(agent, leaning).failure().0, FailureReason::InvariantFailed);
+
+    let (reason, detail) = Bench::new("mkdir cache; echo x > cache/only", "").failure();
+    assert_eq!(reason, FailureReason::NoChange);
+    assert!(detail.contains("1 new file") && detail.contains(".gitignore"), "{detail}");
+
+    let hiding = "echo '*' > .gitignore; echo x > src/evil.py; echo flask==3.0 > requirements.txt";
+    let (reason, detail) = Bench::new(hiding, "").failure();
+    assert_eq!(reason, FailureReason::ScopeViolation);
+    assert!(detail.contains(".gitignore") && detail.contains("1 more"), "{detail}");
+}
+
+#[test]
+fn common_tools_are_told_to_leave_no_caches_in_the_tree() {
+    let told = "test \"$PYTHONDONTWRITEBYTECODE $RUFF_NO_CACHE $MYPY_CACHE_DIR\" = '1 true /dev/null' \
+                && test \"$PYTEST_ADDOPTS\" = '-o cache_dir=$HOME/.cache/pytest'";
+    let checks = format!("invariants:\n  - name: Told\n    check: |\n      {told}\n");
+    let bench = Bench::new(&format!("{told} && echo flask==3.0 > requirements.txt"), &checks);
+    let outcome = bench.work();
+    assert!(matches!(outcome, StageOutcome::Verified { .. }), "{outcome:?}");
+}
+
+#[test]
 fn a_check_that_keeps_failing_ends_the_attempt_after_three_rounds() {
     let checks = "invariants: [{name: Untouched, check: 'grep -q 1.0 requirements.txt'}]\n";
     let bench = Bench::new("echo flask==3.0 > requirements.txt", checks);
@@ -297,10 +378,7 @@ fn folders_that_setup_makes_are_there_for_the_agent_and_in_no_candidate() {
     let bench = Bench::new(agent, setup);
     let outcome = bench.work();
     assert!(matches!(outcome, StageOutcome::Verified { .. }), "{outcome:?}");
-    let files = bench.events().into_iter().find_map(|event| {
-        if let EventKind::ChangePermitted(change) = event { Some(change.files) } else { None }
-    });
-    let paths: Vec<String> = files.unwrap().into_iter().map(|file| file.path.to_string()).collect();
+    let paths: Vec<String> = bench.permitted().files.into_iter().map(|file| file.path.to_string()).collect();
     assert_eq!(paths, ["requirements.txt"]);
 }
 
@@ -378,6 +456,22 @@ fn documents_that_are_not_those_of_the_claim_stop_the_attempt() {
     for change in changes {
         let bench = Bench::new("echo flask==3.0 > requirements.txt", "").with(change);
         assert_eq!(bench.failure().0, FailureReason::ConfigInvalid);
+    }
+}
+
+#[test]
+fn a_model_without_a_price_or_with_a_wrong_one_names_the_variable() {
+    let rows = [(None, "`claude-next`"), (Some("cheap"), "`cheap`")];
+    for (prices, named) in rows {
+        let bench = Bench::new("", "").with(|job| {
+            job.assignment.agent = "claude".to_owned();
+            job.assignment.model = Some("claude-next".to_owned());
+        });
+        let mut stage = bench.command();
+        stage.env("ANTHROPIC_API_KEY", "a key").envs(prices.map(|it| ("LEVIATHAN_MODEL_PRICES", it)));
+        let (reason, detail) = failure_of(wait_for(stage.spawn().unwrap()));
+        assert_eq!(reason, FailureReason::ConfigInvalid);
+        assert!(detail.contains("LEVIATHAN_MODEL_PRICES") && detail.contains(named), "{detail}");
     }
 }
 

@@ -71,6 +71,10 @@ struct Claude {
     /// The model that works, when the attempt names none
     #[arg(long, env = "LEVIATHAN_MODEL")]
     model: Option<String>,
+    /// What the model costs, in dollars per million tokens: input/output/cache write/cache read, like
+    /// 4/20/5/0.40. Needed for a model that is not in the built-in list
+    #[arg(long, env = "LEVIATHAN_MODEL_PRICES", value_name = "PRICES")]
+    model_prices: Option<String>,
 }
 
 #[derive(Args)]
@@ -163,8 +167,8 @@ impl ControlPlane {
 
 impl From<Claude> for ClaudeAccess {
     fn from(claude: Claude) -> Self {
-        let Claude { anthropic_api_key, anthropic_base_url, model } = claude;
-        Self { api_key: anthropic_api_key, base_url: anthropic_base_url, model }
+        let Claude { anthropic_api_key, anthropic_base_url, model, model_prices } = claude;
+        Self { api_key: anthropic_api_key, base_url: anthropic_base_url, model, prices: model_prices }
     }
 }
 

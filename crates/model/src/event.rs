@@ -480,6 +480,10 @@ pub struct ChangePermitted {
     pub omitted: u64,
     /// The size of the change as a patch, in bytes.
     pub patch_bytes: u64,
+    /// How many new files in the agent's tree are no part of the change because the base commit's own
+    /// `.gitignore` files name them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ignored_files: u64,
 }
 
 /// One changed file.

@@ -89,6 +89,7 @@ fn permitted(digit: char) -> EventKind {
         files: Vec::new(),
         omitted: 0,
         patch_bytes: 10,
+        ignored_files: 0,
     })
 }
 

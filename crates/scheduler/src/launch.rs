@@ -23,6 +23,7 @@ pub const PASSED_ON: &[&str] = &[
     "LEVIATHAN_COMMAND_PATH",
     "LEVIATHAN_LOG",
     "LEVIATHAN_MODEL",
+    "LEVIATHAN_MODEL_PRICES",
     "PATH",
     "SSH_AUTH_SOCK",
     "SSL_CERT_FILE",

@@ -316,6 +316,12 @@ impl Invocation {
         self
     }
 
+    /// A folder of ours that git takes for the working tree.
+    pub(crate) fn in_work_tree(mut self, folder: &Path) -> Self {
+        self.environment.push(("GIT_WORK_TREE", folder.as_os_str().to_owned()));
+        self.in_folder(folder)
+    }
+
     /// Gives git the lock to hold as well, in the place of its input: should we be killed, the lock stays taken
     /// until git has ended too.
     pub(crate) fn holding(mut self, lock: File) -> Self {

@@ -10,6 +10,7 @@
 //!    on this machine, and [`Mirror::fetch`] answers with the base commit.
 //! 2. [`spec::read`] reads the three documents from that commit.
 //! 3. [`Repository::init_borrowing`] makes the attempt's own repository; [`export()`] writes the plain tree.
+//!    [`Prepared::read`] remembers what `setup` left there before the agent comes.
 //! 4. [`snapshot()`] turns the tree, when every process is dead, into a [`model::change::ChangeSet`] and one
 //!    commit. [`changes_between`] measures the same from objects alone, for whoever looks a second time.
 //! 5. [`candidate::pack`] and [`candidate::receive`] carry the commit to another repository and prove it there.
@@ -44,5 +45,5 @@ pub use provenance::{IDENTITY, Provenance, attempt_of};
 pub use push::{Occupant, PushOutcome, Rejection, delete_branch, push};
 pub use remote::Remote;
 pub use repository::{CommitFacts, Expected, ObjectFormat, Repository, TreeEntry};
-pub use snapshot::{SnapshotError, SnapshotLimits, snapshot};
+pub use snapshot::{PrepareError, Prepared, Snapshot, SnapshotError, SnapshotLimits, snapshot};
 pub use write_back::{BacklogEdit, Proposal, WriteBack, WriteBackError, propose, write_back};

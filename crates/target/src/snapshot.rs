@@ -4,10 +4,15 @@
 //! believed: no index, no `.git`, no ignore rules, no attributes, no times. Each file is read, named by its
 //! content and compared with the base; what differs is written by one `git fast-import` into our repository, and
 //! then the objects are asked what they say. If that is not what was read from the tree, nothing is trusted.
+//!
+//! Two kinds of new files are no part of the change: what the policy's `setup` left and nobody touched since, and
+//! what the base commit's own `.gitignore` files name. Neither can reach the commit.
 
+mod ignored;
+mod prepared;
 mod walk;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -20,6 +25,8 @@ use crate::git::GitError;
 use crate::import::{NewCommit, import, put, remove};
 use crate::provenance::Provenance;
 use crate::repository::{Repository, TreeEntry};
+use ignored::ignored;
+pub use prepared::{PrepareError, Prepared};
 use walk::{Found, Tree};
 
 /// How much of a tree is read before it is called too large. Wider than the policy's limits, which judge the
@@ -65,7 +72,17 @@ pub enum SnapshotError {
     Disagreement(String),
 }
 
-/// Reads the tree in `folder`, which began as the export of `base`, and commits what differs on top of `base`.
+/// What an agent's tree came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// What differs from the base, and the commit that holds it.
+    pub change: ChangeSet,
+    /// How many new files were left out because the base's own `.gitignore` files name them.
+    pub ignored_files: u64,
+}
+
+/// Reads the tree in `folder`, which began as the export of `base` with what is `prepared`, and commits what
+/// differs on top of `base`.
 ///
 /// The candidate of an unchanged tree is `base` itself. Irregular entries are reported and are not in the
 /// commit. The commit is kept from garbage collection by `refs/leviathan/attempts/<attempt>`.
@@ -73,25 +90,45 @@ pub fn snapshot(
     repository: &Repository,
     base: &CommitId,
     folder: &Path,
+    prepared: &Prepared,
     provenance: &Provenance,
     limits: &SnapshotLimits,
-) -> Result<ChangeSet, SnapshotError> {
+) -> Result<Snapshot, SnapshotError> {
     let base_entries = repository.tree(base)?;
     let tree = Tree::open(folder)?;
-    let most_entries = limits.new_entries.saturating_add(2 * base_entries.len() as u64);
+    let known = (2 * base_entries.len() as u64).saturating_add(prepared.len());
+    let most_entries = limits.new_entries.saturating_add(known);
     let mut walked = tree.walk(repository.format(), limits.file_bytes, most_entries)?;
-    hash_large_files(repository, &tree, &base_entries, &mut walked.files)?;
+    hash_large_files(repository, &tree, &base_entries, prepared, &mut walked.files)?;
+    walked.files.retain(|file| !prepared.holds(file));
+    walked.irregularities.retain(|one| !prepared.holds_irregular(one));
+    let ignored_files = leave_out_ignored(repository, &base_entries, &mut walked.files)?;
     let Planned { edits, mut irregularities } = plan(&base_entries, walked.files, limits)?;
     irregularities.append(&mut walked.irregularities);
     if edits.is_empty() {
-        return Ok(ChangeSet::new(base.clone(), base.clone(), Vec::new(), irregularities, 0));
+        let change = ChangeSet::new(base.clone(), base.clone(), Vec::new(), irregularities, 0);
+        return Ok(Snapshot { change, ignored_files });
     }
     let candidate = commit(repository, base, &tree, &edits, provenance)?;
     let measured = measure(repository, base, &candidate)?;
     require_agreement(&edits, &measured)?;
     let Measured { changes, irregularities: measured_irregularities, patch_bytes } = measured;
     irregularities.extend(measured_irregularities);
-    Ok(ChangeSet::new(base.clone(), candidate, changes, irregularities, patch_bytes))
+    let change = ChangeSet::new(base.clone(), candidate, changes, irregularities, patch_bytes);
+    Ok(Snapshot { change, ignored_files })
+}
+
+/// Drops the new files that the base ignores, and says how many they were.
+fn leave_out_ignored(
+    repository: &Repository,
+    base: &[TreeEntry],
+    found: &mut Vec<Found>,
+) -> Result<u64, SnapshotError> {
+    let of_base: HashSet<&[u8]> = base.iter().map(|entry| entry.path.as_slice()).collect();
+    let new = found.iter().map(|file| file.path.as_slice()).filter(|path| !of_base.contains(path));
+    let ignored = ignored(repository, base, &new.collect::<Vec<_>>())?;
+    found.retain(|file| !ignored.contains(&file.path));
+    Ok(ignored.len() as u64)
 }
 
 /// One path that differs.
@@ -114,12 +151,13 @@ struct Planned {
     irregularities: Vec<Irregularity>,
 }
 
-/// A file that is too large to be hashed unasked is hashed when the base has a file of the same size there:
-/// only then can it be unchanged, and then its size is not the agent's doing.
+/// A file that is too large to be hashed unasked is hashed when the base or `setup` has a file of the same size
+/// there: only then can it be unchanged, and then its size is not the agent's doing.
 fn hash_large_files(
     repository: &Repository,
     tree: &Tree,
     base: &[TreeEntry],
+    prepared: &Prepared,
     files: &mut [Found],
 ) -> Result<(), SnapshotError> {
     let mut large: HashMap<&[u8], ObjectId> = HashMap::new();
@@ -127,8 +165,11 @@ fn hash_large_files(
         large = base.iter().map(|entry| (entry.path.as_slice(), entry.object.clone())).collect();
     }
     for file in files.iter_mut().filter(|file| file.object.is_none()) {
-        let Some(object) = large.get(file.path.as_slice()) else { continue };
-        if repository.sizes(std::slice::from_ref(object))?.get(object) == Some(&file.size) {
+        let may_be_unchanged = match large.get(file.path.as_slice()) {
+            Some(object) => repository.sizes(std::slice::from_ref(object))?.get(object) == Some(&file.size),
+            None => prepared.has_size(&file.path, file.size),
+        };
+        if may_be_unchanged {
             file.object = Some(tree.hash(&file.path, repository.format())?);
         }
     }

@@ -1,24 +1,21 @@
 //! The tree that the agent changes, and what of it is read as its change.
 //!
-//! Folders that the policy's `setup` made at the top of the tree (`node_modules`, `.venv`) are tools, not work:
-//! they are held aside while the tree is read, so that they are in no candidate, whatever the agent did there.
+//! What the policy's `setup` left there is not the agent's work as long as it is as `setup` left it. This module
+//! does not judge what it reads.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use anyhow::Context;
 use model::CommitId;
-use model::change::ChangeSet;
-use target::{Provenance, Repository, SnapshotError, SnapshotLimits, snapshot};
+use target::{
+    PrepareError, Prepared, Provenance, Repository, Snapshot, SnapshotError, SnapshotLimits, snapshot,
+};
 
 /// The agent's tree.
 #[derive(Debug, Clone)]
 pub(super) struct AgentTree {
     path: PathBuf,
-    aside: PathBuf,
-    of_setup: BTreeSet<OsString>,
+    prepared: Arc<Prepared>,
 }
 
 /// What the tree is read into.
@@ -30,56 +27,26 @@ pub(super) struct Reading {
 }
 
 impl AgentTree {
-    /// The tree at `path`, as it was exported; `aside` is a name beside it that nothing uses.
-    pub(super) fn new(path: PathBuf, aside: PathBuf) -> Self {
-        Self { path, aside, of_setup: BTreeSet::new() }
+    /// The tree at `path`, as it was exported.
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, prepared: Arc::default() }
     }
 
-    /// Remembers which folders at the top `set_up` made.
-    pub(super) async fn note_folders_of<T>(&mut self, set_up: impl Future<Output = T>) -> io::Result<T> {
-        let before = folders_in(&self.path)?;
-        let done = set_up.await;
-        self.of_setup = folders_in(&self.path)?.difference(&before).cloned().collect();
-        Ok(done)
+    /// Remembers what `setup` left. Nothing of it runs any more, and the agent has not begun.
+    pub(super) async fn remember_setup(&mut self, into: &Reading) -> Result<(), PrepareError> {
+        let (Reading { repository, base, .. }, tree) = (into.clone(), self.path.clone());
+        let read = tokio::task::spawn_blocking(move || Prepared::read(&repository, &base, &tree)).await;
+        self.prepared = Arc::new(read.expect("reading a tree does not panic")?);
+        Ok(())
     }
 
     /// The candidate commit of the tree as it is now, and what it changes. No process of the attempt may run.
-    pub(super) async fn read(&self, into: &Reading) -> anyhow::Result<Result<ChangeSet, SnapshotError>> {
-        self.rename_all(&self.path, &self.aside).context("what setup made cannot be held aside")?;
+    pub(super) async fn read(&self, into: &Reading) -> Result<Snapshot, SnapshotError> {
         let Reading { repository, base, provenance } = into.clone();
-        let tree = self.path.clone();
+        let (tree, prepared) = (self.path.clone(), Arc::clone(&self.prepared));
         let taken = tokio::task::spawn_blocking(move || {
-            snapshot(&repository, &base, &tree, &provenance, &SnapshotLimits::default())
+            snapshot(&repository, &base, &tree, &prepared, &provenance, &SnapshotLimits::default())
         });
-        let taken = taken.await.expect("the snapshot does not panic");
-        self.rename_all(&self.aside, &self.path).context("what setup made cannot be put back")?;
-        Ok(taken)
+        taken.await.expect("the snapshot does not panic")
     }
-
-    /// Renaming follows no link in the last component, and there is no other.
-    fn rename_all(&self, from: &Path, to: &Path) -> io::Result<()> {
-        if self.of_setup.is_empty() {
-            return Ok(());
-        }
-        std::fs::create_dir_all(to)?;
-        for name in &self.of_setup {
-            match std::fs::rename(from.join(name), to.join(name)) {
-                // The agent removed it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                renamed => renamed?,
-            }
-        }
-        Ok(())
-    }
-}
-
-fn folders_in(folder: &Path) -> io::Result<BTreeSet<OsString>> {
-    let mut names = BTreeSet::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            names.insert(entry.file_name());
-        }
-    }
-    Ok(names)
 }

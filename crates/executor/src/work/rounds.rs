@@ -4,14 +4,14 @@
 use std::time::Instant;
 
 use anyhow::Context;
-use model::change::{ChangeSet, PermittedChange, Refused};
+use model::change::{PermittedChange, Refused};
 use model::event::{
     AgentFinished, ChangePermitted, ChangeVerified, EventKind, FileRecord, InvariantChecked, PolicyViolated,
     ViolationRecord,
 };
 use model::{FailureReason, Stage};
-use target::SnapshotError;
 use target::candidate::{PACK_FILE, pack};
+use target::{Snapshot, SnapshotError};
 
 use super::{Stop, Work};
 use crate::agent::command::CommandAgent;
@@ -93,10 +93,15 @@ impl Work<'_> {
 
     /// The gate: what git objects say of the tree, held against the rules of the base commit.
     async fn judge(&self, round: u32) -> Result<PermittedChange, Stop> {
-        let change = self.snapshot().await?;
+        let Snapshot { change, ignored_files } = self.snapshot().await?;
+        if ignored_files > 0 {
+            tracing::info!(
+                attempt.id = %self.job.assignment.attempt_id,
+                "New files that the base's .gitignore names are left out of the change: {ignored_files}."
+            );
+        }
         if change.is_empty() {
-            let detail = "the agent left every file as it was";
-            return Err(self.failed(Stage::Gate, FailureReason::NoChange, detail));
+            return Err(self.failed(Stage::Gate, FailureReason::NoChange, no_change(ignored_files)));
         }
         match change.permit(&self.rules, &self.spec.policy.limits) {
             Err(refused) => Err(self.refuse(round, &refused)?),
@@ -108,6 +113,7 @@ impl Work<'_> {
                     files,
                     omitted,
                     patch_bytes: permitted.change_set().patch_bytes(),
+                    ignored_files,
                 };
                 self.record(EventKind::ChangePermitted(change), &round.to_string())?;
                 Ok(permitted)
@@ -115,9 +121,9 @@ impl Work<'_> {
         }
     }
 
-    async fn snapshot(&self) -> Result<ChangeSet, Stop> {
-        match self.tree.read(&self.reading()).await? {
-            Ok(change) => Ok(change),
+    async fn snapshot(&self) -> Result<Snapshot, Stop> {
+        match self.tree.read(&self.reading()).await {
+            Ok(taken) => Ok(taken),
             Err(SnapshotError::TooLarge(detail)) => {
                 Err(self.failed(Stage::Gate, FailureReason::ChangeTooLarge, detail))
             }
@@ -249,6 +255,19 @@ impl Work<'_> {
 
 fn in_one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+fn no_change(ignored_files: u64) -> String {
+    let unchanged = "the agent left every file as it was";
+    match ignored_files {
+        0 => unchanged.to_owned(),
+        1 => {
+            format!("{unchanged}; 1 new file is left out of a change because the base's .gitignore names it")
+        }
+        count => format!(
+            "{unchanged}; {count} new files are left out of a change because the base's .gitignore names them"
+        ),
+    }
 }
 
 /// What the agent is told of the checks that did not pass.

@@ -49,8 +49,7 @@ impl Trial {
     }
 
     async fn check(&self, invariant: Invariant) -> Result<CheckReport, String> {
-        let change = self.tree.read(&self.reading).await.map_err(|error| format!("{error:#}"))?;
-        let change = change.map_err(|error| error.to_string())?;
+        let change = self.tree.read(&self.reading).await.map_err(|error| error.to_string())?.change;
         let checks = Checks { invariants: vec![invariant], ..self.checks.clone() };
         let checked = checks.run(change.candidate(), "trial", &self.bounds).await;
         let checked = checked.map_err(|error| error.to_string())?;

@@ -9,6 +9,7 @@ use leviathan_executor::contain::{self, Command, Containment, Limits, Program};
 use leviathan_executor::fault::Fault;
 use leviathan_executor::work::{self, ClaudeAccess};
 use model::AttemptId;
+use secrecy::SecretString;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -48,7 +49,11 @@ fn work() -> ExitCode {
         attempt: AttemptId::parse(required("LEVIATHAN_ATTEMPT_ID")).expect("the test names an attempt"),
         program: this_program(),
         environment: BTreeMap::new(),
-        claude: ClaudeAccess::default(),
+        claude: ClaudeAccess {
+            api_key: variable("ANTHROPIC_API_KEY").map(SecretString::from),
+            prices: variable("LEVIATHAN_MODEL_PRICES"),
+            ..ClaudeAccess::default()
+        },
         fault: Fault::at(variable("LEVIATHAN_FAULT")),
         clock: jiff::Timestamp::now,
     }))

@@ -110,7 +110,12 @@ fn ending(it: &AttemptView, screen: &mut Screen<'_>) -> io::Result<()> {
 fn files(change: Option<&ChangePermitted>, screen: &mut Screen<'_>) -> io::Result<()> {
     let Some(change) = change else { return Ok(()) };
     let count = words::counted(change.files.len() as u64, "file");
-    section(&format!("Changed and permitted: {count}, {}", words::bytes(change.patch_bytes)), screen)?;
+    let left_out = match change.ignored_files {
+        0 => String::new(),
+        more => format!("; {} that .gitignore names left out", words::counted(more, "new file")),
+    };
+    let size = words::bytes(change.patch_bytes);
+    section(&format!("Changed and permitted: {count}, {size}{left_out}"), screen)?;
     let mut table = Table::new().words("CHANGE").numbers("+").numbers("-").words("PATH");
     for file in &change.files {
         table.row([

@@ -160,6 +160,7 @@ impl Story {
                     files: Vec::new(),
                     omitted: 0,
                     patch_bytes: 1,
+                    ignored_files: 0,
                 }),
             ),
             (

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use leviathan_target::{
-    Git, Mirror, Provenance, Remote, Repository, SnapshotError, SnapshotLimits, export, snapshot,
+    Git, Mirror, Prepared, Provenance, Remote, Repository, Snapshot, SnapshotError, SnapshotLimits, export,
+    snapshot,
 };
 use model::change::ChangeSet;
 use model::{AttemptId, BranchName, CommitId, Digest, RepoUrl, TargetId, TaskId};
@@ -40,7 +41,15 @@ impl Room {
     }
 
     pub(crate) fn try_snapshot(&self, limits: &SnapshotLimits) -> Result<ChangeSet, SnapshotError> {
-        snapshot(&self.repository, &self.base, &self.tree(), &provenance(), limits)
+        self.snapshot_after(&Prepared::default(), limits).map(|taken| taken.change)
+    }
+
+    pub(crate) fn snapshot_after(
+        &self,
+        prepared: &Prepared,
+        limits: &SnapshotLimits,
+    ) -> Result<Snapshot, SnapshotError> {
+        snapshot(&self.repository, &self.base, &self.tree(), prepared, &provenance(), limits)
     }
 
     pub(crate) fn snapshot(&self) -> ChangeSet {

@@ -7,6 +7,7 @@ mod clean_room;
 mod export;
 mod ground;
 mod hardening;
+mod left_out;
 mod mirror;
 mod push;
 mod spec;

@@ -15,9 +15,10 @@ fn candidate(origin: &Origin, attempt: &str) -> (Room, CommitId) {
     let room = Room::new(origin);
     room.write("src/a.py", &format!("made by {attempt}\n"));
     let provenance = provenance_of(attempt);
-    let changes =
-        snapshot(&room.repository, &room.base, &room.tree(), &provenance, &Default::default()).unwrap();
-    let candidate = changes.candidate().clone();
+    let (prepared, limits) = Default::default();
+    let taken =
+        snapshot(&room.repository, &room.base, &room.tree(), &prepared, &provenance, &limits).unwrap();
+    let candidate = taken.change.candidate().clone();
     (room, candidate)
 }
 

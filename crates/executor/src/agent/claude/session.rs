@@ -65,7 +65,8 @@ impl Session {
         let configuration = |detail: String| FailureCause::Configuration { detail };
         let prices = config.prices.or_else(|| Prices::listed(&config.model)).ok_or_else(|| {
             configuration(format!(
-                "the price of the model `{}` is not known, so no budget can hold; give its price",
+                "the price of the model `{}` is not known, so no budget can hold; set LEVIATHAN_MODEL_PRICES, \
+                 in dollars per million tokens, to input/output/cache write/cache read, like 4/20/5/0.40",
                 config.model
             ))
         })?;
