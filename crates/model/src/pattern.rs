@@ -70,17 +70,25 @@ impl PathPattern {
 
     /// Whether it matches `path` exactly as spelled: for rules that allow.
     pub fn matches(&self, path: &RepoPath) -> bool {
-        let names: Vec<Vec<char>> = names(path.as_str());
-        self.alternatives.iter().any(|alternative| path_matches(&alternative.exact, &names, Spelling::Exact))
+        self.matches_spelled(&Spelled::of(path))
     }
 
     /// Whether it matches `path` in any spelling that some file system holds for the same: for rules that deny.
     pub fn matches_any_spelling(&self, path: &RepoPath) -> bool {
-        let names_as_written = names(path.as_str());
-        let names_folded = names(&path.collision_key());
+        self.matches_any_spelling_of(&Spelled::of(path))
+    }
+
+    /// [`Self::matches`], for a path that is held against many patterns.
+    pub(crate) fn matches_spelled(&self, path: &Spelled) -> bool {
+        let mut ways = self.alternatives.iter();
+        ways.any(|alternative| path_matches(&alternative.exact, &path.as_written, Spelling::Exact))
+    }
+
+    /// [`Self::matches_any_spelling`], for a path that is held against many patterns.
+    pub(crate) fn matches_any_spelling_of(&self, path: &Spelled) -> bool {
         self.alternatives.iter().any(|alternative| {
-            path_matches(&alternative.exact, &names_as_written, Spelling::Folded)
-                || path_matches(&alternative.folded, &names_folded, Spelling::Folded)
+            path_matches(&alternative.exact, &path.as_written, Spelling::Folded)
+                || path_matches(&alternative.folded, &path.folded, Spelling::Folded)
         })
     }
 
@@ -89,6 +97,19 @@ impl PathPattern {
         self.alternatives.iter().any(|ours| {
             other.alternatives.iter().any(|theirs| overlap::paths_overlap(&ours.exact, &theirs.exact))
         })
+    }
+}
+
+/// A path in the two forms that patterns compare, made once for all of them.
+#[derive(Debug)]
+pub(crate) struct Spelled {
+    as_written: Vec<Vec<char>>,
+    folded: Vec<Vec<char>>,
+}
+
+impl Spelled {
+    pub(crate) fn of(path: &RepoPath) -> Self {
+        Self { as_written: names(path.as_str()), folded: names(&path.collision_key()) }
     }
 }
 
@@ -226,6 +247,10 @@ fn wildcard_match<P, I>(
 }
 
 fn same_letter(a: char, b: char) -> bool {
+    // What ASCII holds has no other variants in ASCII, and is nearly everything that is ever compared.
+    if a.is_ascii() && b.is_ascii() {
+        return a.eq_ignore_ascii_case(&b);
+    }
     case_variants(a).any(|variant| case_variants(b).any(|other| variant == other))
 }
 

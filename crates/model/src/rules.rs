@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::{Change, Irregularity, IrregularityKind, Mode};
 use crate::documents::{PathRule, Policy, Scope, TargetSpec, Task};
+use crate::pattern::Spelled;
 use crate::{FailureReason, RepoPath};
 
 mod built_in;
@@ -75,10 +76,11 @@ impl PathRules {
 
     /// Judges a path as though its content were to be changed: for `explain` and for each write of an agent.
     pub fn judge_path(&self, path: &RepoPath) -> Verdict {
-        match self.denial(path) {
+        let spelled = Spelled::of(path);
+        match self.denial(path, &spelled) {
             Some(violation) => Verdict::Denied(violation),
             None => Verdict::Permitted {
-                rules: self.layers.iter().filter_map(|layer| layer.rule_for(path)).collect(),
+                rules: self.layers.iter().filter_map(|layer| layer.rule_for(&spelled)).collect(),
             },
         }
     }
@@ -97,26 +99,26 @@ impl PathRules {
         self.forbidden.extend(scope.forbidden_patterns);
     }
 
-    fn denial(&self, path: &RepoPath) -> Option<Violation> {
-        untouchable(path)
-            .or_else(|| self.forbidden(path))
-            .or_else(|| self.protected(path))
-            .or_else(|| self.layers.iter().find_map(|layer| layer.denial(path)))
+    fn denial(&self, path: &RepoPath, spelled: &Spelled) -> Option<Violation> {
+        untouchable(path, spelled)
+            .or_else(|| self.forbidden(path, spelled))
+            .or_else(|| self.protected(path, spelled))
+            .or_else(|| self.layers.iter().find_map(|layer| layer.denial(path, spelled)))
     }
 
-    fn forbidden(&self, path: &RepoPath) -> Option<Violation> {
-        let rule = self.forbidden.iter().find(|rule| rule.pattern.matches_any_spelling(path))?;
+    fn forbidden(&self, path: &RepoPath, spelled: &Spelled) -> Option<Violation> {
+        let rule = self.forbidden.iter().find(|rule| rule.pattern.matches_any_spelling_of(spelled))?;
         let rule = rule.reference("forbidden_patterns");
         let message = "a forbidden pattern of the scope matches the path".to_owned();
         Some(Violation::of_path(path, ViolationKind::Forbidden, Some(rule), message))
     }
 
-    fn protected(&self, path: &RepoPath) -> Option<Violation> {
-        let by_policy = self.protected.iter().find(|rule| rule.pattern.matches_any_spelling(path));
+    fn protected(&self, path: &RepoPath, spelled: &Spelled) -> Option<Violation> {
+        let by_policy = self.protected.iter().find(|rule| rule.pattern.matches_any_spelling_of(spelled));
         let (rule, why) = match by_policy {
             Some(rule) => (rule.reference("protected"), "the policy protects it"),
             None => {
-                let (pattern, protection) = built_in::protection(path)?;
+                let (pattern, protection) = built_in::protection(spelled)?;
                 (RuleRef::built_in("protected", pattern), protection.why())
             }
         };
@@ -131,14 +133,14 @@ impl PathRules {
 
 /// Whether a path steers people and platforms, or the checks, so that a change to it needs special attention.
 pub fn protection(path: &RepoPath) -> Option<Protection> {
-    built_in::protection(path).map(|(_, protection)| protection)
+    built_in::protection(&Spelled::of(path)).map(|(_, protection)| protection)
 }
 
 impl Layer {
-    fn rule_for(&self, path: &RepoPath) -> Option<RuleRef> {
+    fn rule_for(&self, path: &Spelled) -> Option<RuleRef> {
         self.allowed
             .iter()
-            .find(|rule| rule.pattern.matches(path))
+            .find(|rule| rule.pattern.matches_spelled(path))
             .map(|rule| rule.reference("allowed_paths"))
     }
 
@@ -146,8 +148,8 @@ impl Layer {
         self.allowed.iter().any(|rule| rule.pattern.names_literally(path))
     }
 
-    fn denial(&self, path: &RepoPath) -> Option<Violation> {
-        if self.allowed.iter().any(|rule| rule.pattern.matches(path)) {
+    fn denial(&self, path: &RepoPath, spelled: &Spelled) -> Option<Violation> {
+        if self.allowed.iter().any(|rule| rule.pattern.matches_spelled(spelled)) {
             return None;
         }
         let (rule, message) = match self.allowed.first() {
@@ -182,8 +184,8 @@ impl fmt::Display for Author {
     }
 }
 
-fn untouchable(path: &RepoPath) -> Option<Violation> {
-    let pattern = built_in::untouchable(path)?;
+fn untouchable(path: &RepoPath, spelled: &Spelled) -> Option<Violation> {
+    let pattern = built_in::untouchable(spelled)?;
     let message = "Leviathan never changes this path, whatever allows it".to_owned();
     let rule = RuleRef::built_in("never", pattern);
     Some(Violation::of_path(path, ViolationKind::Untouchable, Some(rule), message))

@@ -2,8 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::RepoPath;
-use crate::pattern::PathPattern;
+use crate::pattern::{PathPattern, Spelled};
 
 /// What a protected path steers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,12 +33,12 @@ pub fn built_in_rules() -> [(&'static str, &'static [&'static str]); 3] {
 }
 
 /// The built-in pattern that forbids ever changing `path`.
-pub(super) fn untouchable(path: &RepoPath) -> Option<&'static str> {
+pub(super) fn untouchable(path: &Spelled) -> Option<&'static str> {
     first_match(&UNTOUCHABLE_PATTERNS, path)
 }
 
 /// The built-in pattern that protects `path`, and why it does.
-pub(super) fn protection(path: &RepoPath) -> Option<(&'static str, Protection)> {
+pub(super) fn protection(path: &Spelled) -> Option<(&'static str, Protection)> {
     let platform = first_match(&PLATFORM_PATTERNS, path).map(|pattern| (pattern, Protection::Platform));
     platform.or_else(|| first_match(&CHECKS_PATTERNS, path).map(|pattern| (pattern, Protection::Checks)))
 }
@@ -191,6 +190,6 @@ fn parsed(patterns: &[&str]) -> Vec<PathPattern> {
         .collect()
 }
 
-fn first_match(patterns: &'static [PathPattern], path: &RepoPath) -> Option<&'static str> {
-    patterns.iter().find(|pattern| pattern.matches_any_spelling(path)).map(PathPattern::as_str)
+fn first_match(patterns: &'static [PathPattern], path: &Spelled) -> Option<&'static str> {
+    patterns.iter().find(|pattern| pattern.matches_any_spelling_of(path)).map(PathPattern::as_str)
 }
