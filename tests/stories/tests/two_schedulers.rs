@@ -11,6 +11,8 @@ use leviathan_stories::{Installation, Program};
 use sha2::{Digest, Sha256};
 
 const TASKS: usize = 200;
+/// How often something is killed, before the story is left to end in peace.
+const KILLS: usize = 60;
 /// How long the whole story may take before it counts as stuck.
 const LONGEST: Duration = Duration::from_secs(1500);
 
@@ -40,6 +42,9 @@ fn each_task_gets_exactly_one_pull_request() {
             waiting(&story)
         );
         std::thread::sleep(Duration::from_millis(500 + chance.below(1500)));
+        if kills == KILLS {
+            continue;
+        }
         match chance.below(6) {
             victim @ (0 | 1) => {
                 let victim = usize::try_from(victim).unwrap();
