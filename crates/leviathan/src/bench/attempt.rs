@@ -154,10 +154,10 @@ impl Site {
         Ok(control_plane::Config { listen, ..control_plane::Config::new(data, token) })
     }
 
-    /// The limit: the same change by git alone. The edit and the commit are not counted, nor is the removal of
-    /// the working tree.
+    /// The limit: the same change by git alone. The edit and the commit are not counted. The working tree stays
+    /// until the end: a file system that has just removed many files may be slow to make new ones.
     fn change_by_git(&self, arguments: &Arguments, number: u32) -> anyhow::Result<[f64; GIT_STEPS.len()]> {
-        let (mirror, tree) = (self.mirror(), self.folder.join("tree"));
+        let (mirror, tree) = (self.mirror(), self.folder.join(format!("tree-{number}")));
         let branch = format!("bench-{number}");
         let add = ["worktree", "add", "--quiet", "--no-track", "-b", &branch, text(&tree)?, "main"];
         let add = timed(|| git(&mirror, &add))?;
@@ -166,7 +166,6 @@ impl Site {
         git(&tree, &["commit", "--quiet", "--all", "--message", "The change of the benchmark"])?;
         let copy = format!("file://{}", text(&self.copy())?);
         let push = timed(|| git(&tree, &["push", "--quiet", &copy, &branch]))?;
-        git(&mirror, &["worktree", "remove", "--force", text(&tree)?])?;
         Ok([add, diff, push])
     }
 
