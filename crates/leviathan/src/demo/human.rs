@@ -13,6 +13,8 @@ pub(super) fn make_repository(origin: &Path, with_model: bool) -> anyhow::Result
     let clone = tempfile::tempdir().context("no temporary folder can be made")?;
     let origin_text = text(origin)?;
     git(clone.path(), &["init", "--quiet", "--bare", "--initial-branch=main", origin_text])?;
+    // The log of its refs says who merged, also where a merge leaves no commit of its own.
+    git(origin, &["config", "core.logAllRefUpdates", "true"])?;
     git(clone.path(), &["clone", "--quiet", origin_text, "."])?;
     git(clone.path(), &["checkout", "--quiet", "-B", "main"])?;
     for file in sample::files(origin, with_model) {
