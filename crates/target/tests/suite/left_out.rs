@@ -238,7 +238,8 @@ fn what_setup_left_and_nobody_touched_is_no_part_of_the_change() {
 #[test]
 fn setup_must_leave_the_files_of_the_base_as_they_are() {
     let origin = sample();
-    let changes: [(fn(&Room), &str); 4] = [
+    type Act = fn(&Room);
+    let changes: [(Act, &str); 4] = [
         (|room| room.write("src/a.py", "a = 2\n"), "`src/a.py`"),
         (|room| set_mode(&room.tree().join("src/a.py"), 0o755), "`src/a.py`"),
         (|room| fs::remove_file(room.tree().join("link")).unwrap(), "`link`"),
