@@ -215,6 +215,9 @@ pub struct AttemptView {
     /// For how many more milliseconds its executor counts as alive; absent when nothing is expected of one.
     /// 0 when the lease has run out.
     pub lease_remaining_ms: Option<u64>,
+    /// What its executor says it is at, in one line for people; absent when nothing is expected of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activity: Option<String>,
     /// When publishing may be tried again, while it is parked.
     pub publish_not_before: Option<Timestamp>,
     /// The commit it started from.

@@ -191,6 +191,7 @@ fn attempt() -> Value {
         "attempt_id": ATTEMPT, "task_id": "task-001", "title": "T", "target": "shop", "n": 1,
         "status": "invalidated", "state": "completed", "epoch": 2, "launcher": "worktree", "agent": "claude",
         "timestamp": MOMENT, "started_at": MOMENT, "ended_at": MOMENT, "lease_remaining_ms": 0,
+        "activity": "the agent works, round 1",
         "publish_not_before": MOMENT, "base_commit": COMMIT, "branch": "leviathan/task-001-a1",
         "candidate": COMMIT, "is_pushed": true, "failure": failure(),
         "pull_request": {
@@ -210,6 +211,7 @@ fn detail() -> Value {
             "path": "a.txt", "change": "added", "added_lines": 1, "removed_lines": 0, "rule": "a.txt (backlog.yaml:3)",
         }] },
         "violations": [{ "path": "b", "kind": "not_allowed", "rule": "r", "message": "m" }],
+        "violations_omitted": 2,
         "checks": [{
             "passed": false, "round": 1, "name": "Tests pass", "check": "pytest", "commit": COMMIT,
             "outcome": "exit code 1", "duration_ms": 3, "log": DIGEST, "log_bytes": 4,

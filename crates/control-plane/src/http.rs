@@ -80,6 +80,11 @@ impl App {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).remaining(attempt, Instant::now())
     }
 
+    /// What the executor of an attempt last said it is at.
+    fn activity(&self, attempt: &AttemptId) -> Option<String> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).activity(attempt)
+    }
+
     /// Begins the lease of an attempt anew.
     fn renew_lease(&self, attempt: &AttemptId) {
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);

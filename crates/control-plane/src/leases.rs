@@ -14,12 +14,13 @@ pub(crate) struct Leases {
     length: Duration,
     started: Instant,
     renewed: HashMap<AttemptId, Instant>,
+    activities: HashMap<AttemptId, String>,
 }
 
 impl Leases {
     /// No lease is known yet; the process starts `now`.
     pub(crate) fn new(length: Duration, now: Instant) -> Self {
-        Self { length, started: now, renewed: HashMap::new() }
+        Self { length, started: now, renewed: HashMap::new(), activities: HashMap::new() }
     }
 
     /// How long a lease lasts.
@@ -32,6 +33,16 @@ impl Leases {
         self.renewed.insert(attempt.clone(), now);
     }
 
+    /// Remembers what the executor of an attempt says it is at.
+    pub(crate) fn tell(&mut self, attempt: &AttemptId, activity: String) {
+        self.activities.insert(attempt.clone(), activity);
+    }
+
+    /// What the executor of an attempt last said it is at.
+    pub(crate) fn activity(&self, attempt: &AttemptId) -> Option<String> {
+        self.activities.get(attempt).cloned()
+    }
+
     /// How long the executor of `attempt` still counts as alive; zero once the lease has run out.
     pub(crate) fn remaining(&self, attempt: &AttemptId, now: Instant) -> Duration {
         let since = self.renewed.get(attempt).copied().unwrap_or(self.started);
@@ -40,7 +51,9 @@ impl Leases {
 
     /// Forgets attempts that have ended.
     pub(crate) fn forget_ended(&mut self, graph: &Graph) {
-        self.renewed.retain(|id, _| graph.attempt(id).is_some_and(|attempt| !attempt.state.is_terminal()));
+        let is_live = |id: &AttemptId| graph.attempt(id).is_some_and(|it| !it.state.is_terminal());
+        self.renewed.retain(|id, _| is_live(id));
+        self.activities.retain(|id, _| is_live(id));
     }
 }
 

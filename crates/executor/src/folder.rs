@@ -47,6 +47,11 @@ impl AttemptFolder {
         self.root.join("tree")
     }
 
+    /// What the work stage is at, in one line for people.
+    pub fn activity(&self) -> PathBuf {
+        self.root.join("activity")
+    }
+
     /// HOME and TMPDIR of everything that runs in the agent's tree, and the agent's own papers.
     pub fn agent(&self) -> PathBuf {
         self.root.join("agent")

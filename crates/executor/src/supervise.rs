@@ -37,6 +37,12 @@ use crate::work::ClaudeAccess;
 /// How often the control plane hears that the executor lives, unless its leases are shorter than it usually is.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// How soon a new activity is noticed.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What the supervisor is at while the work stage says more.
+const WORKING: &str = "working";
+
 /// How long after the attempt's deadline a stage may take to say so itself.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -120,8 +126,8 @@ async fn supervise(settings: &Settings) -> anyhow::Result<Ending> {
     let client = Client::new(&settings.control_plane_url, settings.control_plane_token.clone())?;
     let (activity, activities) = watch::channel("preparing");
     let ended = tokio::select! {
-        ended = carry_out(settings, folder, client.clone(), activity) => ended,
-        fenced = heartbeats(&client, &settings.attempt, activities) => Err(fenced),
+        ended = carry_out(settings, folder.clone(), client.clone(), activity) => ended,
+        fenced = heartbeats(&client, &settings.attempt, &folder, activities) => Err(fenced),
         stopped = terminated() => stopped.map_err(Halt::Error).and(Ok(Ending::Stopped)),
     };
     // Whatever the reason is: nothing of the attempt survives its supervisor.
@@ -305,7 +311,7 @@ impl<'a> Supervision<'a> {
 
     /// The first stage, from a clean folder to what it came to.
     async fn work(&mut self) -> Result<StageOutcome, Halt> {
-        self.activity.send_replace("working");
+        self.activity.send_replace(WORKING);
         clear(&self.folder, &Leftovers::All).context("what an earlier try left in the folder")?;
         self.job.write(&self.folder).context("the assignment")?;
         if let Some(outcome) = self.fetch().await? {
@@ -511,20 +517,37 @@ impl<'a> Supervision<'a> {
 }
 
 /// Tells the control plane again and again that the executor lives. Returns when it is to live no longer.
-async fn heartbeats(client: &Client, attempt: &AttemptId, activities: watch::Receiver<&'static str>) -> Halt {
+async fn heartbeats(
+    client: &Client,
+    attempt: &AttemptId,
+    folder: &AttemptFolder,
+    activities: watch::Receiver<&'static str>,
+) -> Halt {
+    let activity_now = || {
+        let stage = *activities.borrow();
+        let told = (stage == WORKING).then(|| std::fs::read_to_string(folder.activity()).ok()).flatten();
+        told.unwrap_or_else(|| stage.to_owned())
+    };
     loop {
-        let activity = (*activities.borrow()).to_owned();
-        match client.heartbeat(attempt, &HeartbeatRequest { activity }).await {
-            Ok(heard) => tokio::time::sleep(HEARTBEAT.min(Duration::from_millis(heard.lease_ms / 4))).await,
+        let activity = activity_now();
+        let rest = match client.heartbeat(attempt, &HeartbeatRequest { activity: activity.clone() }).await {
+            Ok(heard) => HEARTBEAT.min(Duration::from_millis(heard.lease_ms / 4)),
             // The attempt may go on without an answer; nothing is published without one.
-            Err(error) if error.is_transient() => tokio::time::sleep(HEARTBEAT / 5).await,
+            Err(error) if error.is_transient() => HEARTBEAT / 5,
             Err(error) => match error.code() {
                 Some(ErrorCode::Fenced | ErrorCode::IllegalStep | ErrorCode::NotFound) => {
                     return Halt::Fenced(error.to_string());
                 }
                 Some(_) | None => return Halt::Error(error.into()),
             },
-        }
+        };
+        // Something new is told at once; people wait for it.
+        let news = async {
+            while activity_now() == activity {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(rest, news).await;
     }
 }
 
@@ -553,7 +576,14 @@ enum Leftovers {
 }
 
 fn clear(folder: &AttemptFolder, leftovers: &Leftovers) -> io::Result<()> {
-    let trees = [folder.tree(), folder.agent(), folder.repository(), folder.checks(), folder.publishing()];
+    let trees = [
+        folder.activity(),
+        folder.tree(),
+        folder.agent(),
+        folder.repository(),
+        folder.checks(),
+        folder.publishing(),
+    ];
     let rest = [folder.candidate(), folder.artifacts(), folder.transcript()];
     let rest = match leftovers {
         Leftovers::Trees => &[][..],

@@ -178,6 +178,7 @@ impl<'a> Work<'a> {
         if setup.is_empty() {
             return Ok(());
         }
+        self.say("running setup");
         let ended = set_up(&self.containment, setup, &tree, &scratch, &scratch, &self.bounds).await;
         match ended.map_err(|error| self.stop_of_checks(error))? {
             SetUp::Done => self.remember_setup().await,
@@ -253,6 +254,11 @@ impl<'a> Work<'a> {
             base: self.job.assignment.base_commit.clone(),
             provenance: self.job.provenance(&self.task),
         }
+    }
+
+    /// Says what the stage is at. People read it; nothing depends on it, and an attempt does not fail for it.
+    fn say(&self, activity: &str) {
+        let _ = std::fs::write(self.folder.activity(), activity);
     }
 
     fn record(&self, kind: EventKind, step: &str) -> Result<(), Stop> {

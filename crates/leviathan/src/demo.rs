@@ -8,9 +8,10 @@ mod narrator;
 mod outcomes;
 mod sample;
 
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, bail};
@@ -204,11 +205,12 @@ struct Watch {
     client: Client,
     after: u64,
     outcomes: Outcomes,
+    waiting: Waiting,
 }
 
 impl Watch {
     fn new(client: Client) -> Self {
-        Self { client, after: 0, outcomes: Outcomes::default() }
+        Self { client, after: 0, outcomes: Outcomes::default(), waiting: Waiting::default() }
     }
 
     async fn until_ready_for_the_human(&mut self) -> anyhow::Result<bool> {
@@ -243,10 +245,28 @@ impl Watch {
         Ok(false)
     }
 
+    /// Shows what is being worked on while nothing else happens.
+    async fn show_activity(&mut self) -> anyhow::Result<()> {
+        if !std::io::stdout().is_terminal() {
+            return Ok(());
+        }
+        let live = AttemptsQuery { status: Some("live".to_owned()), ..AttemptsQuery::default() };
+        let attempts = self.client.attempts(&live).await?.attempts;
+        let doing =
+            attempts.iter().find_map(|it| Some(format!("{:<9} {}", it.task_id, it.activity.as_ref()?)));
+        self.waiting.show(doing);
+        Ok(())
+    }
+
     async fn look(&mut self) -> anyhow::Result<()> {
         let query = EventsQuery { after: Some(self.after), ..EventsQuery::default() };
         let page = self.client.events(&query).await?;
         self.after = page.next_after;
+        if page.events.is_empty() {
+            self.show_activity().await?;
+        } else {
+            self.waiting.clear();
+        }
         for recorded in &page.events {
             self.outcomes.see(&recorded.event);
             if let Some((tone, line)) = narrator::line(&recorded.event) {
@@ -257,6 +277,7 @@ impl Watch {
             if let Some(code) = &task.reason
                 && self.outcomes.see_wait(task.task_id.as_str(), code)
             {
+                self.waiting.clear();
                 let detail = task.detail.as_deref().unwrap_or_default();
                 say(Tone::Notable, &format!("{:<9} waits ({code}): {detail}", task.task_id));
             }
@@ -273,6 +294,39 @@ impl Watch {
         }
         Answer::No
     }
+}
+
+/// The one line on a terminal that overwrites itself.
+#[derive(Default)]
+struct Waiting {
+    doing: Option<(String, Instant)>,
+}
+
+impl Waiting {
+    /// Shows what is done, and for how long it has been.
+    fn show(&mut self, doing: Option<String>) {
+        let Some(doing) = doing else { return self.clear() };
+        let since = match self.doing.take() {
+            Some((before, since)) if before == doing => since,
+            Some(_) | None => Instant::now(),
+        };
+        // The activity is the executor's word and may hold anything.
+        let text: String = doing.chars().filter(|c| !c.is_control()).take(100).collect();
+        overwrite(&format!("{text} … {} s", since.elapsed().as_secs()));
+        self.doing = Some((doing, since));
+    }
+
+    fn clear(&mut self) {
+        if self.doing.take().is_some() {
+            overwrite("");
+        }
+    }
+}
+
+/// Puts `text` in the place of the terminal's last line. A line that does not appear harms nobody.
+fn overwrite(text: &str) {
+    let mut terminal = std::io::stdout();
+    let _ = write!(terminal, "\r\x1b[2K{text}").and_then(|()| terminal.flush());
 }
 
 fn say(tone: Tone, line: &str) {

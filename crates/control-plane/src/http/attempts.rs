@@ -37,7 +37,12 @@ async fn list(app: Shared, Filters(query): Filters<AttemptsQuery>) -> Result<Jso
     for attempt in graph.attempts().rev().filter(|attempt| fits(attempt, &query)) {
         total += 1;
         if attempts.len() < limit(&query) {
-            attempts.push(view::attempt(graph, attempt, app.lease_remaining(&attempt.id)));
+            attempts.push(view::attempt(
+                graph,
+                attempt,
+                app.lease_remaining(&attempt.id),
+                app.activity(&attempt.id),
+            ));
         }
     }
     Ok(Json(AttemptList { count: attempts.len() as u64, total, attempts }))
@@ -49,7 +54,7 @@ async fn detail(app: Shared, Id(id): Id<AttemptId>) -> Result<Json<AttemptDetail
         let graph = history.graph();
         let attempt = graph.attempt(&id).ok_or_else(|| Refusal::UnknownAttempt(id.clone()))?;
         let seqs: Vec<u64> = attempt.events.iter().map(|seq| seq.0).collect();
-        let view = view::attempt(graph, attempt, app.lease_remaining(&id));
+        let view = view::attempt(graph, attempt, app.lease_remaining(&id), app.activity(&id));
         (view, attempt.candidate.clone(), attempt.created.policy_digest.clone(), seqs)
     };
     let ledger = app.ledger.clone();

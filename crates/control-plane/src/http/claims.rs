@@ -115,7 +115,11 @@ async fn heartbeat(
     app.renew_lease(&id);
     let activity: String = request.activity.chars().take(200).collect();
     tracing::debug!(attempt.id = %id, attempt.activity = ?activity, "An executor is alive.");
-    let lease = app.leases.lock().unwrap_or_else(PoisonError::into_inner).length();
+    let lease = {
+        let mut leases = app.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.tell(&id, activity);
+        leases.length()
+    };
     Ok(Answer(HeartbeatResponse {
         lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
         paused: is_paused(history.graph(), &id),

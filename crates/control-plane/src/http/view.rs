@@ -6,8 +6,13 @@ use api::types::AttemptView;
 use model::Graph;
 use model::graph::Attempt;
 
-/// What a reader sees of `attempt`; `remaining` is what is left of its lease.
-pub(super) fn attempt(graph: &Graph, attempt: &Attempt, remaining: Duration) -> AttemptView {
+/// What a reader sees of `attempt`; `remaining` is what is left of its lease, `activity` what its executor said.
+pub(super) fn attempt(
+    graph: &Graph,
+    attempt: &Attempt,
+    remaining: Duration,
+    activity: Option<String>,
+) -> AttemptView {
     let task = graph.task(&attempt.target_id, &attempt.task_id);
     // An executor is expected of an attempt that was handed out, unless it waits for the forge.
     let is_expected =
@@ -27,6 +32,7 @@ pub(super) fn attempt(graph: &Graph, attempt: &Attempt, remaining: Duration) -> 
         started_at: attempt.started_at,
         ended_at: attempt.ended_at,
         lease_remaining_ms: is_expected.then(|| u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX)),
+        activity: activity.filter(|text| is_expected && !text.is_empty()),
         publish_not_before: attempt.publish_not_before,
         base_commit: attempt.created.base_commit.clone(),
         branch: attempt.created.branch.clone(),

@@ -113,6 +113,23 @@ async fn an_attempt_that_is_handed_out_again_is_fenced_from_its_first_executor()
 }
 
 #[tokio::test]
+async fn what_an_executor_is_at_is_shown_until_its_attempt_ends() {
+    let data = tempfile::tempdir().unwrap();
+    let plane = Plane::start(data.path()).await.with_tasks(&["t1"]).await;
+    let claimed = plane.claim("t1").await.unwrap();
+    let (executor, id) = (plane.client_with(&claimed.token), &claimed.attempt_id);
+    let shown = async || plane.client.attempt(id).await.unwrap().attempt.activity;
+    assert_eq!(shown().await, None);
+    for activity in ["the agent works, round 1", "running the checks of round 1"] {
+        executor.heartbeat(id, &HeartbeatRequest { activity: activity.to_owned() }).await.unwrap();
+        assert_eq!(shown().await.as_deref(), Some(activity));
+    }
+    executor.ingest(vec![step(id, "t1", "attempt.failed")]).await.unwrap();
+    assert_eq!(shown().await, None);
+    plane.stop().await;
+}
+
+#[tokio::test]
 async fn what_was_recorded_before_the_end_is_answered_after_it() {
     let data = tempfile::tempdir().unwrap();
     let plane = Plane::start(data.path()).await.with_tasks(&["t1"]).await;

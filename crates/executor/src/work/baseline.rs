@@ -26,6 +26,7 @@ impl Work<'_> {
         if !policy.baseline || policy.invariants.is_empty() || self.remembered().is_file() {
             return Ok(());
         }
+        self.say("running the checks on the base commit");
         let base = &self.job.assignment.base_commit;
         let checked = self.checks.run(base, "base", &self.bounds).await;
         let checked = checked.map_err(|error| self.stop_of_checks(error))?;

@@ -53,6 +53,7 @@ impl Work<'_> {
 
     async fn let_agent_work(&mut self, agent: &mut Agent, brief: &Brief) -> Result<AgentReport, Stop> {
         let round = brief.round;
+        self.say(&format!("the agent works, round {round}"));
         let toolbox = self.toolbox().context("the agent's tools")?;
         let begun = Instant::now();
         let worked = agent.work(brief, &toolbox).await;
@@ -93,6 +94,7 @@ impl Work<'_> {
 
     /// The gate: what git objects say of the tree, held against the rules of the base commit.
     async fn judge(&self, round: u32) -> Result<PermittedChange, Stop> {
+        self.say(&format!("judging the change of round {round}"));
         let Snapshot { change, ignored_files } = self.snapshot().await?;
         if ignored_files > 0 {
             tracing::info!(
@@ -169,6 +171,7 @@ impl Work<'_> {
     }
 
     async fn run_checks(&self, round: u32, change: &PermittedChange) -> Result<Vec<Checked>, Stop> {
+        self.say(&format!("running the checks of round {round}"));
         let name = format!("round-{round}");
         let checked = self.checks.run(change.change_set().candidate(), &name, &self.bounds).await;
         let checked = checked.map_err(|error| self.stop_of_checks(error))?;

@@ -77,13 +77,13 @@ fn show(list: &AttemptList, screen: &mut Screen<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The pull request, else why there is none, else nothing.
+/// The pull request, else why there is none, else what the executor is at.
 fn result(attempt: &AttemptView) -> String {
     match (&attempt.pull_request, &attempt.failure) {
         (Some(pr), _) => {
             format!("{} ({})", attempt.pr_url.as_ref().unwrap_or(&pr.url), words::pull_request(pr))
         }
         (None, Some(failure)) => format!("{}: {}", failure.reason, failure.detail),
-        (None, None) => String::new(),
+        (None, None) => attempt.activity.clone().unwrap_or_default(),
     }
 }

@@ -68,6 +68,9 @@ fn header(detail: &AttemptDetail, screen: &mut Screen<'_>) -> io::Result<()> {
         let text = format!("{}, after {}", words::utc_and_age(ended, screen.now), words::duration(took));
         field("Ended", text, screen)?;
     }
+    if let Some(activity) = &it.activity {
+        field("Now", activity, screen)?;
+    }
     match it.lease_remaining_ms {
         Some(0) => field("Lease", "run out: the scheduler will mark it lost", screen)?,
         Some(millis) => field("Lease", format!("{} left", words::duration(millis)), screen)?,
