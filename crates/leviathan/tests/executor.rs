@@ -2,7 +2,9 @@
 //! that are killed at every named point, cancelled, cut off and started again.
 #![expect(clippy::unwrap_used, reason = "a failed expectation ends its test")]
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -126,6 +128,10 @@ impl Installation {
     }
 
     fn executor(&self, handed: &Dispatched, fault: Option<&str>) -> Child {
+        self.command(handed, fault).spawn().unwrap()
+    }
+
+    fn command(&self, handed: &Dispatched, fault: Option<&str>) -> Command {
         let mut command = leviathan(&["executor"]);
         command
             .env("LEVIATHAN_DATA_DIR", self.data())
@@ -136,7 +142,7 @@ impl Installation {
             .env("GITHUB_TOKEN", FORGE_TOKEN)
             .env("LEVIATHAN_LOG", "warn");
         command.envs(fault.map(|point| ("LEVIATHAN_FAULT", point)));
-        command.spawn().unwrap()
+        command
     }
 
     fn execute(&self, handed: &Dispatched, fault: Option<&str>) -> ExitStatus {
@@ -280,6 +286,21 @@ fn an_attempt_goes_from_its_claim_to_its_pull_request() {
     assert!(types.iter().any(|it| it == "artifact.stored"));
     let merged = installation.origin.read("leviathan/task-001-a1", "requirements.txt").unwrap();
     assert_eq!(merged, b"flask==3.0\n");
+}
+
+#[test]
+fn commands_are_found_where_the_operator_says() {
+    let installation = Installation::new();
+    let tools = installation.home.path().join("tools");
+    fs::create_dir(&tools).unwrap();
+    let tool = tools.join("update-requirements");
+    fs::write(&tool, format!("#!/bin/sh\n{GOOD}\n")).unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    let handed = installation.claim("update-requirements");
+    let mut executor = installation.command(&handed, None);
+    executor.env("LEVIATHAN_COMMAND_PATH", format!("{}:/usr/bin:/bin", tools.display()));
+    assert_eq!(ended(&mut executor.spawn().unwrap()).code(), Some(0));
+    assert_eq!(installation.state(&handed.attempt_id), "completed");
 }
 
 #[test]
