@@ -469,3 +469,21 @@ fn problems_of<T>(parsed: Result<T, Problems>) -> Vec<String> {
 fn compare(found: &[String], expected: &str) {
     assert_eq!(found, expected.lines().collect::<Vec<_>>(), "\n{}\n", found.join("\n"));
 }
+
+#[test]
+fn a_scope_of_thousands_of_rules_is_read_in_a_moment() {
+    let paths: String = (0..15_000).map(|n| format!("    - src/some/folder/file{n}.txt\n")).collect();
+    let policy = format!("scopes:\n  docs:\n    allowed_paths:\n{paths}");
+    let documents = Documents {
+        contract: document(
+            "contract.yaml",
+            "target_id: a\nname: a\nrepo_url: file:///a.git\ndefault_branch: main\n",
+        ),
+        backlog: document("backlog.yaml", "tasks: []\n"),
+        policy: document("policy.yaml", &policy),
+        operator_policy: None,
+    };
+    let begun = std::time::Instant::now();
+    TargetSpec::parse(commit(), &documents).unwrap();
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
+}

@@ -5,6 +5,9 @@ use super::{Backlog, PathRule, Policy, Scope, Status, Task};
 use crate::RepoPath;
 use crate::rules::PathRules;
 
+/// So many rules of one task or scope are looked at. Each is held against all others: thousands would take minutes.
+const MOST_RULES: usize = 50;
+
 /// Warns of a check that passes whatever the tree holds, or may.
 pub(super) fn of_check(check: &str, at: Position, findings: &mut Findings) {
     let command = without_quoted(check);
@@ -86,7 +89,7 @@ fn of_scope(policy: &Policy, name: &str, scope: &Scope, findings: &mut Findings)
     }
     scope.forbidden_patterns.iter().for_each(|rule| of_folder_name(rule, findings));
     let rules = PathRules::for_scope(policy, name);
-    for rule in &scope.allowed_paths {
+    for rule in scope.allowed_paths.iter().take(MOST_RULES) {
         of_breadth(rule, findings);
         of_literal(rule, &rules, findings);
     }
@@ -97,7 +100,7 @@ fn of_task(task: &Task, scope: &Scope, rules: &PathRules, findings: &mut Finding
         let message = format!("the task `{}` has no allowed_paths: it can change nothing", task.task_id);
         findings.warning(Position { line: task.line, column: 1 }, message, None);
     }
-    for rule in &task.allowed_paths {
+    for rule in task.allowed_paths.iter().take(MOST_RULES) {
         of_breadth(rule, findings);
         if rule.pattern.is_literal() {
             of_literal(rule, rules, findings);
