@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use api::types::{AttemptsQuery, TargetObservation};
-use api::{Client, ClientError};
+use api::{Client, ClientError, ErrorCode};
 use model::event::Timestamp;
 use model::{ActorId, AttemptId, TargetId};
 use rustix::fs::FlockOperation;
@@ -94,10 +94,16 @@ pub enum Error {
 }
 
 impl Error {
-    fn is_transient(&self) -> bool {
+    /// Whether no later pass can come to anything either. A single call that the control plane refuses for what
+    /// it says is no reason to leave every other target alone.
+    fn is_final(&self) -> bool {
         match self {
-            Self::ControlPlane(error) => error.is_transient(),
-            Self::Data { .. } => false,
+            Self::ControlPlane(ClientError::Refused { body, .. }) => {
+                matches!(body.code, ErrorCode::Unauthenticated | ErrorCode::Forbidden)
+            }
+            Self::ControlPlane(ClientError::Unreachable { .. }) => false,
+            Self::ControlPlane(ClientError::Unreadable { .. } | ClientError::Unusable(_))
+            | Self::Data { .. } => true,
         }
     }
 }
@@ -123,8 +129,8 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
         running.mark_unchanged();
         match scheduler.pass(&stop).await {
             Ok(_) => {}
-            Err(error) if error.is_transient() => scheduler.show(vec![error.to_string()]),
-            Err(error) => return Err(error),
+            Err(error) if error.is_final() => return Err(error),
+            Err(error) => scheduler.show(vec![error.to_string()]),
         }
         tokio::select! {
             () = tokio::time::sleep(interval) => {}

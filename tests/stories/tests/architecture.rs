@@ -57,21 +57,6 @@ fn dependencies_run_one_way() {
 }
 
 #[test]
-fn only_one_place_starts_git() {
-    for (path, text) in sources() {
-        let is_test = path.components().any(|part| part.as_os_str() == "tests");
-        if is_test
-            || path.ends_with("crates/target/src/git.rs")
-            || path.ends_with("crates/leviathan/src/plain_git.rs")
-        {
-            continue;
-        }
-        let product = text.split("#[cfg(test)]").next().unwrap();
-        assert!(!product.contains("Command::new(\"git\")"), "{} starts git by itself", path.display());
-    }
-}
-
-#[test]
 fn every_module_says_what_it_is_for() {
     for (path, text) in sources() {
         assert!(text.starts_with("//!"), "{} has no module documentation", path.display());
