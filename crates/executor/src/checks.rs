@@ -95,21 +95,16 @@ impl Checks {
 
     async fn start<'a>(&'a self, commit: &'a CommitId, name: &str) -> Result<Run<'a>, Error> {
         let folder = self.folder.join(name);
-        let run = Run {
-            checks: self,
-            commit,
-            tree: folder.join(TREE),
-            scratch: folder.join(SCRATCH),
-            logs: folder.join("logs"),
-        };
+        let (tree, logs) = (folder.join(TREE), folder.join("logs"));
         match tokio::fs::remove_dir_all(&folder).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&folder)(error)),
             Ok(()) | Err(_) => {}
         }
         self.remove_earlier_trees().await.map_err(at(&self.folder))?;
-        tokio::fs::create_dir_all(&run.logs).await.map_err(at(&run.logs))?;
-        export(&self.repository, commit, &run.tree).await?;
-        Ok(run)
+        tokio::fs::create_dir_all(&logs).await.map_err(at(&logs))?;
+        export(&self.repository, commit, &tree).await?;
+        let before = Stamps::take(&tree).map_err(at(&tree))?;
+        Ok(Run { checks: self, commit, tree, scratch: folder.join(SCRATCH), logs, before })
     }
 
     /// What the trees of earlier runs hold is of no further use; their logs stay. It is removed when the next run
@@ -176,6 +171,8 @@ struct Run<'a> {
     tree: PathBuf,
     scratch: PathBuf,
     logs: PathBuf,
+    /// What the commit's own files were before the next check.
+    before: Stamps,
 }
 
 impl Run<'_> {
@@ -184,17 +181,20 @@ impl Run<'_> {
         set_up(containment, setup, &self.tree, &self.scratch, &self.logs, bounds).await
     }
 
-    async fn check_all(&self, bounds: &Bounds) -> Result<Vec<Checked>, Error> {
-        let names = stamps::files_below(&self.tree).map_err(at(&self.tree))?;
+    async fn check_all(mut self, bounds: &Bounds) -> Result<Vec<Checked>, Error> {
+        if !self.checks.setup.is_empty() {
+            self.before = self.before.again(&self.tree);
+        }
         let mut checked = Vec::new();
         for (index, invariant) in self.checks.invariants.iter().enumerate() {
             let log = self.logs.join(format!("check-{}.log", index + 1));
-            let before = Stamps::take(&self.tree, &names).map_err(at(&self.tree))?;
             let outcome = self.check(invariant, &log, bounds).await?;
             let mut verdict = outcome_of(&outcome.end)?;
-            if verdict.is_pass() && self.has_changed(&before).await? {
+            let after = self.before.again(&self.tree);
+            if verdict.is_pass() && self.has_changed(&after).await? {
                 verdict = CheckOutcome::MutatedTree;
             }
+            self.before = after;
             checked.push(self.report(invariant, verdict, outcome.duration, log)?);
         }
         Ok(checked)
@@ -208,8 +208,8 @@ impl Run<'_> {
 
     /// Whether a file of the commit is no longer what it was. A file that was only touched is compared with a
     /// second export.
-    async fn has_changed(&self, before: &Stamps) -> Result<bool, Error> {
-        let touched = before.differences(&self.tree);
+    async fn has_changed(&self, after: &Stamps) -> Result<bool, Error> {
+        let touched = self.before.differences(after);
         if touched.is_empty() {
             return Ok(false);
         }

@@ -105,6 +105,14 @@ async fn a_check_that_changes_what_it_judges_fails_and_one_that_leaves_traces_do
 }
 
 #[tokio::test]
+async fn what_setup_made_may_change_and_no_check_answers_for_the_one_before() {
+    let setup = ["mkdir cache && touch cache/x"];
+    let bench = Bench::new(&setup, &["echo more >> cache/x", "rm README.md", "true"]);
+    let expected = [CheckOutcome::Passed, CheckOutcome::MutatedTree, CheckOutcome::Passed];
+    assert_eq!(bench.outcomes().await, expected);
+}
+
+#[tokio::test]
 async fn what_an_earlier_run_left_behind_is_gone() {
     let bench = Bench::new(&[], &["test ! -e trace && test ! -e $HOME/trace && touch trace $HOME/trace"]);
     assert_eq!(bench.outcomes().await, [CheckOutcome::Passed]);

@@ -1,62 +1,98 @@
 //! Noticing cheaply that files of a tree were changed.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What the file system says of each file. Every write, also one that restores the time of modification, moves
-/// the time of change, which no call can set.
-pub(super) struct Stamps(BTreeMap<PathBuf, Option<Stamp>>);
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 
-#[derive(PartialEq, Eq)]
+/// What the file system says of each file and link of a tree. Every write, also one that restores the time of
+/// modification, moves the time of change, which no call can set.
+pub(super) struct Stamps(HashMap<PathBuf, Stamp>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
     mode: u32,
-    size: u64,
+    size: i64,
     changed: (i64, i64),
 }
 
 impl Stamps {
-    pub(super) fn take(root: &Path, names: &[PathBuf]) -> io::Result<Self> {
-        let stamp = |name: &PathBuf| Ok((name.clone(), stamp_of(&root.join(name))?));
-        names.iter().map(stamp).collect::<io::Result<_>>().map(Self)
+    /// The stamps of every file and link below `root`.
+    pub(super) fn take(root: &Path) -> io::Result<Self> {
+        let root = openat(CWD, root, FOLDER, Mode::empty())?;
+        let mut stamps = HashMap::new();
+        walk(&root, |path, stamp| {
+            stamps.insert(path, stamp);
+        })?;
+        Ok(Self(stamps))
     }
 
-    /// The files that may have changed since; one that cannot be looked at any more is among them.
-    pub(super) fn differences(&self, root: &Path) -> Vec<&Path> {
-        let differs =
-            |name: &Path, before: &Option<Stamp>| !stamp_of(&root.join(name)).is_ok_and(|now| now == *before);
-        self.0.iter().filter(|(name, before)| differs(name, before)).map(|(name, _)| name.as_path()).collect()
+    /// The stamps of the same files once more. One that is gone or cannot be looked at has none; what came to the
+    /// tree since is passed over, however much it is.
+    pub(super) fn again(&self, root: &Path) -> Self {
+        let mut stamps = HashMap::with_capacity(self.0.len());
+        if let Ok(root) = openat(CWD, root, FOLDER, Mode::empty()) {
+            // Where the walk cannot go on, the stamps that are missing tell.
+            let _ = walk(&root, |path, stamp| {
+                if self.0.contains_key(&path) {
+                    stamps.insert(path, stamp);
+                }
+            });
+        }
+        Self(stamps)
+    }
+
+    /// The files of these stamps that are no longer the same in `later`.
+    pub(super) fn differences(&self, later: &Self) -> Vec<&Path> {
+        let differs = |(name, before): &(&PathBuf, &Stamp)| later.0.get(*name) != Some(*before);
+        self.0.iter().filter(differs).map(|(name, _)| name.as_path()).collect()
     }
 }
 
-fn stamp_of(path: &Path) -> io::Result<Option<Stamp>> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-        Ok(data) => Ok(Some(Stamp {
-            inode: data.ino(),
-            mode: data.mode(),
-            size: data.size(),
-            changed: (data.ctime(), data.ctime_nsec()),
-        })),
-    }
-}
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Every file and link below `root`, relative to it.
-pub(super) fn files_below(root: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut folders = vec![PathBuf::new()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(root.join(&folder))? {
+/// Goes through every file and link below `root`. A folder that cannot be opened is passed over.
+fn walk(root: &OwnedFd, mut each: impl FnMut(PathBuf, Stamp)) -> io::Result<()> {
+    let mut folders = vec![PathBuf::from(".")];
+    while let Some(path) = folders.pop() {
+        let Ok(folder) = openat(root, &path, FOLDER, Mode::empty()) else { continue };
+        for entry in Dir::read_from(&folder)? {
             let entry = entry?;
-            let name = folder.join(entry.file_name());
-            if entry.file_type()?.is_dir() { folders.push(name) } else { found.push(name) }
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let Ok(data) = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            let path = path.join(OsStr::from_bytes(name.to_bytes()));
+            if FileType::from_raw_mode(data.st_mode) == FileType::Directory {
+                folders.push(path);
+            } else {
+                each(path, stamp(&data));
+            }
         }
     }
-    Ok(found)
+    Ok(())
+}
+
+#[expect(
+    clippy::unnecessary_cast,
+    clippy::useless_conversion,
+    reason = "the widths differ between architectures"
+)]
+fn stamp(data: &Stat) -> Stamp {
+    Stamp {
+        inode: data.st_ino.into(),
+        mode: data.st_mode,
+        size: data.st_size as i64,
+        changed: (data.st_ctime as i64, data.st_ctime_nsec as i64),
+    }
 }
 
 /// Whether two paths hold the same kind of thing with the same permissions to execute and the same content.
