@@ -39,4 +39,4 @@ fi
 
 # The stories drive the built programs, so these come first.
 cargo build --workspace --bins --locked
-exec cargo test --workspace --locked "$@"
+exec cargo test --workspace --locked --no-fail-fast "$@"
