@@ -24,6 +24,8 @@ pub struct Graph {
     targets: BTreeMap<TargetId, Target>,
     tasks: BTreeMap<(TargetId, TaskId), Task>,
     attempts: BTreeMap<AttemptId, Attempt>,
+    /// The order in which they were claimed; ids that were made in one millisecond do not tell.
+    claimed: Vec<AttemptId>,
     counts: Counts,
 }
 
@@ -316,9 +318,9 @@ impl Graph {
         self.attempts.get(id)
     }
 
-    /// Every attempt; the ids that Leviathan makes sort oldest first.
+    /// Every attempt, oldest first.
     pub fn attempts(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
-        self.attempts.values()
+        self.claimed.iter().filter_map(|id| self.attempts.get(id))
     }
 
     /// The attempts at a task, oldest first.
@@ -573,6 +575,7 @@ impl Graph {
             events: Vec::new(),
         };
         self.attempts.insert(id.clone(), attempt);
+        self.claimed.push(id.clone());
     }
 
     /// The part of the graph that `events` can touch, so that a bundle can be tried without copying the rest.

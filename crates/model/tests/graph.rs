@@ -575,8 +575,8 @@ proptest! {
             }
         }
         let shop = history.graph.target(&target()).unwrap();
-        let live: Vec<_> = history.graph.attempts().filter(|a| !a.state.is_terminal()).map(|a| &a.id).collect();
-        prop_assert_eq!(shop.live.iter().collect::<Vec<_>>(), live);
+        let live: std::collections::BTreeSet<_> = history.graph.attempts().filter(|a| !a.state.is_terminal()).map(|a| &a.id).collect();
+        prop_assert_eq!(shop.live.iter().collect::<std::collections::BTreeSet<_>>(), live);
         let counted: u64 = history.graph.counts().attempts_by_state.values().sum();
         prop_assert_eq!(counted, history.graph.attempts().count() as u64);
         // The same events, read again, give the same graph; and as one bundle they are admitted as one by one.
