@@ -332,6 +332,20 @@ fn an_executor_that_died_while_publishing_is_followed_by_one_that_finishes() {
 }
 
 #[test]
+fn an_attempt_that_is_cancelled_while_it_is_published_opens_no_pull_request() {
+    for (point, branches) in [("after_verified", 0), ("after_push", 1)] {
+        let installation = Installation::new();
+        let handed = installation.claim(GOOD);
+        assert_eq!(installation.execute(&handed, Some(point)).code(), None, "{point}");
+        let reason = ReasonRequest { reason: "Emergency stop".to_owned(), target: None, actor_id: None };
+        installation.runtime.block_on(installation.client.cancel(&handed.attempt_id, &reason)).unwrap();
+        assert_eq!(installation.execute(&handed, None).code(), Some(42), "{point}");
+        assert_eq!(installation.state(&handed.attempt_id), "cancelled", "{point}");
+        assert_eq!((installation.branches().len(), installation.pull_requests()), (branches, 0), "{point}");
+    }
+}
+
+#[test]
 fn a_candidate_that_is_gone_ends_its_attempt() {
     let installation = Installation::new();
     let handed = installation.claim(GOOD);

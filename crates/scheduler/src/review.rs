@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use model::event::Timestamp;
 use model::graph::{Attempt, PullRequestState as Known};
-use model::{AttemptId, TargetId};
-use target::forge::{Forge, PullRequestState};
+use model::{AttemptId, AttemptState, TargetId};
+use target::forge::{Forge, HumanTouch, PullRequestState};
 
 use crate::history::History;
 use crate::observe::Repositories;
@@ -53,6 +53,7 @@ impl Reviews {
                 let Some(known) = &attempt.pull_request else { continue };
                 match forge.state(known.number).await {
                     Ok(state) => {
+                        let state = leave_to_humans(forge, attempt, state, report).await;
                         states.insert(attempt.id.clone(), state);
                     }
                     Err(error) => {
@@ -77,6 +78,33 @@ impl Reviews {
         };
         is_awake && (is_due || is_near)
     }
+}
+
+/// A pull request whose attempt was cancelled or declared void stays open: it is labelled once, and from then on
+/// counts as the humans'.
+async fn leave_to_humans(
+    forge: &Forge,
+    attempt: &Attempt,
+    mut state: PullRequestState,
+    report: &mut Report,
+) -> PullRequestState {
+    let is_void = attempt.state == AttemptState::Cancelled || attempt.invalidated.is_some();
+    let Some(known) = attempt.pull_request.as_ref().filter(|known| is_void && known.human_owned.is_none())
+    else {
+        return state;
+    };
+    if let PullRequestState::Open { human_owned: owned @ None, .. } = &mut state {
+        match forge.mark_cancelled(known.number).await {
+            // It is tried again when it is looked at again.
+            Err(error) if error.is_transient() => report.problems.push(error.to_string()),
+            Err(error) => {
+                tracing::warn!(pull_request.url = known.url, "{error}");
+                *owned = Some(HumanTouch::Cancelled);
+            }
+            Ok(()) => *owned = Some(HumanTouch::Cancelled),
+        }
+    }
+    state
 }
 
 fn is_declined(attempt: &Attempt) -> bool {

@@ -25,6 +25,9 @@ use crate::Git;
 use crate::pull_request::PullRequestText;
 use crate::write_back::ROLLING_BRANCH;
 
+/// The label of a pull request whose attempt was cancelled or declared void after it was opened.
+pub const CANCELLED_LABEL: &str = "leviathan-cancelled";
+
 /// The place where the pull requests of one target live.
 #[derive(Debug)]
 pub enum Forge {
@@ -73,6 +76,15 @@ impl Forge {
         match self {
             Self::Local(local) => local.find_by_branch(branch).await,
             Self::GitHub(github) => github.find_by_branch(branch).await,
+        }
+    }
+
+    /// Labels a pull request whose attempt was cancelled or declared void after it was opened. It stays open: what
+    /// becomes of it is for humans to decide. A second call changes nothing.
+    pub async fn mark_cancelled(&self, number: u64) -> Result<(), Error> {
+        match self {
+            Self::Local(local) => local.mark_cancelled(number).await,
+            Self::GitHub(github) => github.mark_cancelled(number).await,
         }
     }
 
@@ -191,6 +203,8 @@ pub enum HumanTouch {
         /// The branch that it names instead.
         base_branch: String,
     },
+    /// Its attempt was cancelled or declared void after it was opened.
+    Cancelled,
 }
 
 impl fmt::Display for HumanTouch {
@@ -198,6 +212,9 @@ impl fmt::Display for HumanTouch {
         match self {
             Self::ForeignCommit { commit, by } => write!(f, "commit {commit} on its branch is by {by}"),
             Self::Retargeted { base_branch } => write!(f, "it was retargeted to `{base_branch}`"),
+            Self::Cancelled => {
+                write!(f, "its attempt was cancelled or declared void; merge or close it by hand")
+            }
         }
     }
 }

@@ -126,6 +126,29 @@ fn git() -> Git {
 }
 
 #[tokio::test]
+async fn a_pull_request_of_a_cancelled_attempt_is_labelled_once_and_stays_open() {
+    for world in World::both() {
+        let opened = world.opened().await;
+        for _ in 0..2 {
+            world.forge.mark_cancelled(opened.number).await.expect("a label");
+        }
+        let labels = match &world.github {
+            Some(github) => github.labels(opened.number),
+            None => {
+                let meta = world.origin.read_git(&["cat-file", "blob", "refs/pull/1/meta"]);
+                let meta: serde_json::Value = serde_json::from_str(&meta).expect("a record");
+                serde_json::from_value(meta["labels"].clone()).expect("labels")
+            }
+        };
+        assert_eq!(labels, ["leviathan-cancelled"]);
+        let state = world.forge.state(opened.number).await.expect("a state");
+        assert!(matches!(state, PullRequestState::Open { .. }), "{state:?}");
+        assert_eq!(world.opened().await.number, opened.number, "it is still found by its branch");
+        assert!(world.forge.mark_cancelled(999).await.is_err());
+    }
+}
+
+#[tokio::test]
 async fn an_opened_pull_request_is_open_and_found_again() {
     for world in World::both() {
         let opened = world.opened().await;

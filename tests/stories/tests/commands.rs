@@ -82,6 +82,26 @@ fn an_invalidated_attempt_lets_the_task_run_again() {
 }
 
 #[test]
+fn the_pull_request_of_an_invalidated_attempt_is_left_to_humans() {
+    let story = story(&[("good", "echo x > notes/x.txt")]);
+    story.pass();
+    let id = attempt(&story);
+    story.ctl(&["invalidate", &id, "--reason", "The task was wrong"]).succeeded();
+    story.pass();
+    story.pass();
+    let meta = story.origin.read_git(&["cat-file", "blob", "refs/pull/1/meta"]);
+    let meta: serde_json::Value = serde_json::from_str(&meta).unwrap();
+    assert_eq!(meta["labels"], serde_json::json!(["leviathan-cancelled"]));
+    let types = story.event_types("good");
+    assert_eq!(types.iter().filter(|seen| *seen == "pr.human_owned").count(), 1, "{types:?}");
+    assert_eq!(
+        story.json(&["tasks-list"])["tasks"][0]["reason"],
+        "in_review",
+        "an open pull request is never closed"
+    );
+}
+
+#[test]
 fn a_pause_stops_new_attempts_until_resumed() {
     let story = story(&[("good", "echo x > notes/x.txt")]);
     story.ctl(&["pause", "--reason", "Emergency stop"]).succeeded();

@@ -22,7 +22,9 @@ use serde_json::{Value, json};
 
 use crate::IDENTITY;
 
-use super::{Error, HumanTouch, Opening, PullRequest, PullRequestState, Review, ReviewVerdict};
+use super::{
+    CANCELLED_LABEL, Error, HumanTouch, Opening, PullRequest, PullRequestState, Review, ReviewVerdict,
+};
 
 /// The version of the interface that the requests and answers below are written for.
 const API_VERSION: &str = "2022-11-28";
@@ -364,6 +366,16 @@ impl GitHub {
             Err(error) => error.to_string(),
         };
         tracing::warn!(pull_request.url, problem, "A label could not be added to a pull request.");
+    }
+
+    pub(super) async fn mark_cancelled(&self, number: u64) -> Result<(), Error> {
+        let path = self.path(&format!("issues/{number}/labels"));
+        let answer = self.write(&path, &json!({ "labels": [CANCELLED_LABEL] })).await?;
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        let next = "let GITHUB_TOKEN write issues, or add the label by hand";
+        Err(self.refused("label a pull request", Refusal::of(&answer).to_string(), next))
     }
 
     fn refusal_to_create(&self, status: StatusCode, refusal: &Refusal) -> Error {

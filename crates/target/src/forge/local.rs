@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::git::{Ended, ORDINARY_OUTPUT};
 use crate::{Git, IDENTITY};
 
-use super::{Error, HumanTouch, Opening, PullRequest, PullRequestState};
+use super::{CANCELLED_LABEL, Error, HumanTouch, Opening, PullRequest, PullRequestState};
 
 /// How many numbers, or races lost, are tried before giving up.
 const TRIES: u32 = 64;
@@ -52,6 +52,10 @@ impl Local {
 
     pub(super) async fn state(&self, number: u64) -> Result<PullRequestState, Error> {
         self.run(move |repository| repository.state(number)).await
+    }
+
+    pub(super) async fn mark_cancelled(&self, number: u64) -> Result<(), Error> {
+        self.run(move |repository| repository.mark_cancelled(number)).await
     }
 
     /// Runs git off the threads that serve other tasks.
@@ -143,6 +147,37 @@ impl Repository {
             Some((_, record)) => Ok(self.pull_request(&record)?.state),
             None => Err(Error::NoSuchPullRequest { forge: self.name(), number }),
         }
+    }
+
+    fn mark_cancelled(&self, number: u64) -> Result<(), Error> {
+        let meta = format!("refs/pull/{number}/meta");
+        for _ in 0..TRIES {
+            let Some((old, mut record)) = self.record(&meta)? else {
+                return Err(Error::NoSuchPullRequest { forge: self.name(), number });
+            };
+            if record.labels.iter().any(|label| label == CANCELLED_LABEL) {
+                return Ok(());
+            }
+            record.labels.push(CANCELLED_LABEL.to_owned());
+            if self.replace(&meta, &old, &record)? {
+                return Ok(());
+            }
+        }
+        Err(self.unavailable(format!("{meta} was changed by others in {TRIES} tries")))
+    }
+
+    /// Writes `record` where `old` stands, and there as the newest of its branch; false when somebody was faster.
+    fn replace(&self, meta: &str, old: &str, record: &Record) -> Result<bool, Error> {
+        let json = serde_json::to_vec_pretty(record).expect("a record is plain data");
+        let new = self.text("hash-object", &["-w", "--stdin"], &json)?;
+        let of_branch = format!("refs/pull/of/{}", record.head_branch);
+        let newest = match self.object_at(&of_branch)? {
+            Some(blob) if blob == old => format!("update {of_branch} {new} {old}\n"),
+            Some(_) | None => String::new(),
+        };
+        let transaction = format!("start\nupdate {meta} {new} {old}\n{newest}prepare\ncommit\n");
+        let (_, ended) = self.run("update-ref", &["--stdin"], transaction.as_bytes())?;
+        Ok(ended.status.success())
     }
 
     /// Writes the three refs of a new pull request, all or none.
