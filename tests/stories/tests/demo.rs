@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use leviathan_stories::{Finished, program};
+use leviathan_stories::{Finished, eventually, program};
 
 fn demo(arguments: &[&str], home: &Path) -> Finished {
     let mut command = Command::new(program("leviathan"));
@@ -52,6 +52,60 @@ fn every_promised_outcome_is_seen_and_a_merge_completes_the_task() {
     let backlog = git(&origin, &["show", "main:.leviathan/backlog.yaml"]);
     assert_eq!(backlog.matches("status: completed").count(), 1);
     assert!(dir.join("data/journal").is_dir());
+}
+
+/// What the demo says goes to a file, so that it can be read while it waits.
+fn start(dir: &Path, home: &Path) -> (std::process::Child, std::path::PathBuf) {
+    let said = home.join("said.txt");
+    let child = Command::new(program("leviathan"))
+        .args(["demo", "--dir", dir.to_str().unwrap()])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", home)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    (child, said)
+}
+
+/// Starts a demo, lets `merge` do the human's part once it is asked for, and sees the demo end well by itself.
+fn merged_from_another_terminal(merge: impl FnOnce(&Path, &str)) {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("demo");
+    let (mut child, said) = start(&dir, home.path());
+    eventually("the demo waits for a merge", || {
+        std::fs::read_to_string(&said).is_ok_and(|text| text.contains("Waiting for your merge"))
+    });
+    merge(&dir, &std::fs::read_to_string(&said).unwrap());
+    eventually("the demo ends", || child.try_wait().unwrap().is_some());
+    let text = std::fs::read_to_string(&said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{text}");
+    assert!(text.contains("backlog.yaml on main now says status: completed"), "{text}");
+}
+
+#[test]
+fn the_commands_that_it_prints_merge_the_pull_request() {
+    merged_from_another_terminal(|dir, said| {
+        let after = said.split("Merge it, as the human").nth(1).unwrap();
+        let commands: Vec<&str> = after.lines().skip(1).take_while(|line| line.starts_with("  ")).collect();
+        assert_eq!(commands.len(), 3, "{said}");
+        let typed = format!("set -e\n{}", commands.join("\n"));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &typed]).current_dir(dir.parent().unwrap());
+        for role in ["AUTHOR", "COMMITTER"] {
+            shell.env(format!("GIT_{role}_NAME"), "you").env(format!("GIT_{role}_EMAIL"), "you@localhost");
+        }
+        Finished::of(&mut shell).succeeded();
+    });
+}
+
+#[test]
+fn another_terminal_can_merge_while_the_demo_runs() {
+    merged_from_another_terminal(|dir, _| {
+        let merged = demo(&["--dir", dir.to_str().unwrap(), "--merge"], dir.parent().unwrap()).succeeded();
+        assert!(merged.stdout.contains("The other terminal shows what follows"), "{}", merged.stdout);
+    });
 }
 
 #[test]
