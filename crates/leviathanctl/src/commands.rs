@@ -10,6 +10,7 @@ mod graph_summary;
 mod invalidate;
 mod pause;
 mod resume;
+mod steering;
 mod targets_list;
 mod targets_register;
 mod tasks_list;

@@ -4,8 +4,9 @@ use api::Client;
 use api::types::ReasonRequest;
 use model::TargetId;
 
+use crate::commands::steering::answer;
 use crate::failure::Failure;
-use crate::terminal::{Format, Screen, faint, plain};
+use crate::terminal::{Screen, faint, plain};
 
 /// Stops new attempts, everywhere or for one target. Attempts under way go on: `cancel` stops those.
 #[derive(Debug, clap::Args)]
@@ -26,19 +27,13 @@ pub(crate) async fn run(
     let request = ReasonRequest { reason: arguments.reason, target: arguments.target, actor_id: None };
     let steered = client.pause(&request).await?;
     let target = request.target.as_ref();
-    match screen.format {
-        Format::Json => screen.json(&steered)?,
-        Format::Table if steered.changed => {
-            let what = target.map_or("everything".to_owned(), |target| format!("target {target}"));
-            screen.line(&[plain(format!("Paused {what}: no new attempt starts."))])?;
-            screen.line(&[plain(format!("Reason: {}", request.reason))])?;
-            let next = "Attempts under way go on; `leviathanctl attempts-list --status live` shows them, `leviathanctl cancel ID --reason REASON` stops one.";
-            screen.line(&[faint(next)])?;
-        }
-        Format::Table => {
-            let what = target.map_or("Everything".to_owned(), |target| format!("Target {target}"));
-            screen.line(&[plain(format!("{what} was paused before; nothing changed."))])?;
-        }
-    }
-    Ok(())
+    let what = target.map_or("everything".to_owned(), |target| format!("target {target}"));
+    let next = "Attempts under way go on; `leviathanctl attempts-list --status live` shows them, `leviathanctl cancel ID --reason REASON` stops one.";
+    let done = [
+        plain(format!("Paused {what}: no new attempt starts.")),
+        plain(format!("Reason: {}", request.reason)),
+        faint(next),
+    ];
+    let what = target.map_or("Everything".to_owned(), |target| format!("Target {target}"));
+    answer(&steered, &done, format!("{what} was paused before; nothing changed."), screen)
 }

@@ -4,8 +4,9 @@ use api::Client;
 use api::types::ReasonRequest;
 use model::TargetId;
 
+use crate::commands::steering::answer;
 use crate::failure::Failure;
-use crate::terminal::{Format, Screen, plain};
+use crate::terminal::{Screen, plain};
 
 /// Lets new attempts run again, everywhere or for one target.
 #[derive(Debug, clap::Args)]
@@ -26,19 +27,14 @@ pub(crate) async fn run(
     let request = ReasonRequest { reason: arguments.reason, target: arguments.target, actor_id: None };
     let steered = client.resume(&request).await?;
     let target = request.target.as_ref();
-    match screen.format {
-        Format::Json => screen.json(&steered)?,
-        Format::Table if steered.changed => {
-            let what = target.map_or("everything".to_owned(), |target| format!("target {target}"));
-            screen.line(&[plain(format!("Resumed {what}: new attempts start at the next pass."))])?;
+    let what = target.map_or("everything".to_owned(), |target| format!("target {target}"));
+    let done = [plain(format!("Resumed {what}: new attempts start at the next pass."))];
+    let unchanged = match target {
+        Some(target) => format!("Target {target} was not paused by itself; nothing changed."),
+        None => {
+            "No pause of everything is in force; nothing changed. `--target TARGET` ends that of one target."
+                .to_owned()
         }
-        Format::Table => {
-            let unchanged = match target {
-                Some(target) => format!("Target {target} was not paused by itself; nothing changed."),
-                None => "No pause of everything is in force; nothing changed. `--target TARGET` ends that of one target.".to_owned(),
-            };
-            screen.line(&[plain(unchanged)])?;
-        }
-    }
-    Ok(())
+    };
+    answer(&steered, &done, unchanged, screen)
 }
