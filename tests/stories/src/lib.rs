@@ -200,6 +200,12 @@ pub fn contract(url: &str) -> String {
     format!("target_id: story\nname: Story\nrepo_url: {url}\ndefault_branch: main\n")
 }
 
+impl From<Child> for Program {
+    fn from(child: Child) -> Self {
+        Self { child }
+    }
+}
+
 impl Program {
     /// Its process id.
     pub fn pid(&self) -> u32 {

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use leviathan_stories::{Finished, eventually, program};
+use leviathan_stories::{Finished, Program, eventually, program};
 
 fn demo(arguments: &[&str], home: &Path) -> Finished {
     let mut command = Command::new(program("leviathan"));
@@ -55,7 +55,7 @@ fn every_promised_outcome_is_seen_and_a_merge_completes_the_task() {
 }
 
 /// What the demo says goes to a file, so that it can be read while it waits.
-fn start(dir: &Path, home: &Path) -> (std::process::Child, std::path::PathBuf) {
+fn start(dir: &Path, home: &Path) -> (Program, std::path::PathBuf) {
     let said = home.join("said.txt");
     let child = Command::new(program("leviathan"))
         .args(["demo", "--dir", dir.to_str().unwrap()])
@@ -66,21 +66,21 @@ fn start(dir: &Path, home: &Path) -> (std::process::Child, std::path::PathBuf) {
         .stdout(std::fs::File::create(&said).unwrap())
         .spawn()
         .unwrap();
-    (child, said)
+    (child.into(), said)
 }
 
 /// Starts a demo, lets `merge` do the human's part once it is asked for, and sees the demo end well by itself.
 fn merged_from_another_terminal(merge: impl FnOnce(&Path, &str)) {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("demo");
-    let (mut child, said) = start(&dir, home.path());
+    let (mut demo, said) = start(&dir, home.path());
     eventually("the demo waits for a merge", || {
         std::fs::read_to_string(&said).is_ok_and(|text| text.contains("Waiting for your merge"))
     });
     merge(&dir, &std::fs::read_to_string(&said).unwrap());
-    eventually("the demo ends", || child.try_wait().unwrap().is_some());
+    let ended = demo.ended();
     let text = std::fs::read_to_string(&said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0), "{text}");
+    assert_eq!(ended, Some(0), "{text}");
     assert!(text.contains("backlog.yaml on main now says status: completed"), "{text}");
 }
 
