@@ -116,6 +116,8 @@ fn is_an_executors_step(kind: &EventKind) -> bool {
         | EventKind::PrCreated(_)
         | EventKind::AttemptCompleted(_)
         | EventKind::AttemptFailed(_)
+        // A pod that somebody deletes says itself that it was stopped.
+        | EventKind::AttemptCancelled(_)
         | EventKind::AttemptSuperseded(_) => true,
         EventKind::TargetRegistered(_)
         | EventKind::TaskCreated(_)
@@ -129,7 +131,6 @@ fn is_an_executors_step(kind: &EventKind) -> bool {
         | EventKind::PrHumanOwned(_)
         | EventKind::PrMerged(_)
         | EventKind::PrClosed(_)
-        | EventKind::AttemptCancelled(_)
         | EventKind::AttemptLost(_)
         | EventKind::AttemptInvalidated(_)
         | EventKind::BacklogUpdated(_)

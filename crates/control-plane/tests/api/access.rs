@@ -135,7 +135,7 @@ async fn an_executor_may_do_nothing_but_its_own_attempt() {
         refusal(executor.ingest(vec![step(&own.attempt_id, "t1", "pr.merged")]).await),
         refusal(
             executor
-                .ingest(vec![step_with(&own.attempt_id, "t1", "attempt.cancelled", json!({ "reason": "x" }))])
+                .ingest(vec![step_with(&own.attempt_id, "t1", "attempt.lost", json!({ "reason": "x" }))])
                 .await,
         ),
         refusal(
