@@ -54,16 +54,22 @@ impl Manifest {
         match std::fs::read(Self::file(candidate)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
-            Ok(bytes) => {
-                let manifest: Self = serde_json::from_slice(&bytes)?;
-                if manifest.version == VERSION {
-                    Ok(Some(manifest))
-                } else {
-                    Err(io::Error::other(format!("a manifest of version {} is not known", manifest.version)))
-                }
-            }
+            Ok(bytes) => Self::parse(&bytes).map(Some),
         }
     }
+
+    /// Reads the bytes of a manifest.
+    pub fn parse(bytes: &[u8]) -> io::Result<Self> {
+        let manifest: Self = serde_json::from_slice(bytes)?;
+        if manifest.version == VERSION {
+            Ok(manifest)
+        } else {
+            Err(io::Error::other(format!("a manifest of version {} is not known", manifest.version)))
+        }
+    }
+
+    /// The most bytes that a manifest of another zone may have.
+    pub(crate) const LARGEST: u64 = 8 << 20;
 
     /// `manifest.json` in the folder of the candidate.
     pub fn file(candidate: &Path) -> PathBuf {

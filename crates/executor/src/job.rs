@@ -112,7 +112,7 @@ pub(crate) fn shortened(text: String) -> String {
 }
 
 /// Puts a finished file among the attempt's artifacts, from where the supervisor uploads it. `kind` is `log`,
-/// `transcript`, `patch` or `manifest`.
+/// `transcript`, `patch`, `manifest` or `pack`.
 pub(crate) fn keep_artifact(
     folder: &AttemptFolder,
     kind: &str,

@@ -4,7 +4,6 @@
 //! nothing of the repository's or the agent's. Everything that can be measured from git objects is measured
 //! again. Each step looks before it acts, so that the stage can be repeated from its beginning after a crash.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -34,8 +33,8 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// What the stage is told by its command line and environment.
 pub struct Settings {
-    /// The data folder.
-    pub data: PathBuf,
+    /// The attempt's places.
+    pub folder: AttemptFolder,
     /// The attempt.
     pub attempt: AttemptId,
     /// The control plane, with the attempt's own token.
@@ -61,7 +60,7 @@ pub struct ForgeAccess {
 
 /// The whole life of a `publish` process.
 pub async fn main(settings: Settings) -> ExitCode {
-    let begun = match stage::begin(&settings.data, &settings.attempt).context("the stage cannot begin") {
+    let begun = match stage::begin(&settings.folder).context("the stage cannot begin") {
         Ok(begun) => begun,
         Err(error) => return stage::end(Err(error)),
     };
@@ -93,12 +92,12 @@ struct Publish<'a> {
 
 impl<'a> Publish<'a> {
     fn prepare(settings: &'a Settings, cancelled: watch::Receiver<bool>) -> Result<Self, Stop> {
-        let folder = AttemptFolder::new(&settings.data, &settings.attempt);
+        let folder = settings.folder.clone();
         let job = Job::read(&folder).with_context(|| format!("{}", folder.assignment().display()))?;
         let manifest = Manifest::read(&folder.candidate()).context("the candidate's manifest")?;
         let manifest = manifest.context("there is no complete candidate to publish")?;
         let git = Git::find().context("git is needed")?.with_network(settings.forge.network.clone());
-        let mirror = Mirror::of(&git, &settings.data, &job.assignment.target_id);
+        let mirror = Mirror::of(&git, folder.data(), &job.assignment.target_id);
         let mirror = mirror.repository().context("the mirror of the target")?;
         let spec = read_spec(&mirror, &job)?;
         let task = task_of(&spec, &job)?;

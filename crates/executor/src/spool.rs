@@ -30,6 +30,12 @@ pub struct Place(u32);
 #[derive(Debug, Clone)]
 pub struct Recorder {
     spool: Spool,
+    voice: Voice,
+}
+
+/// Puts into words what happens to one attempt in one epoch, and writes nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Voice {
     subject: Subject,
     actor: ActorId,
     epoch: Epoch,
@@ -108,28 +114,56 @@ const ACKNOWLEDGED: &str = "acknowledged";
 impl Recorder {
     /// Writes events about `subject`, which must be an attempt, in `epoch`.
     pub fn new(spool: Spool, subject: Subject, epoch: Epoch, clock: fn() -> jiff::Timestamp) -> Self {
-        let actor = ActorId::parse("executor").expect("the word is an actor id");
-        Self { spool, subject, actor, epoch, clock }
+        Self { spool, voice: Voice::new(subject, epoch, clock) }
     }
 
     /// Writes that `kind` happened. `step` tells events of one type within the attempt apart: a round, a name.
     /// The same step again is the same event.
     pub fn record(&self, kind: EventKind, step: &str) -> io::Result<()> {
-        let attempt = self.subject.attempt_id.as_ref().map_or("", |attempt| attempt.as_str());
-        let epoch = self.epoch.to_string();
-        let event_id = EventId::derived([attempt, epoch.as_str(), kind.event_type(), step]);
-        self.spool.append(&Event {
-            event_id,
-            timestamp: Timestamp::new((self.clock)()),
-            actor_id: self.actor.clone(),
-            subject: self.subject.clone(),
-            kind,
-        })
+        self.spool.append(&self.voice.event(kind, step))
     }
 
     /// What the clock says now.
     pub fn now(&self) -> jiff::Timestamp {
-        (self.clock)()
+        (self.voice.clock)()
+    }
+}
+
+impl Voice {
+    /// Speaks about `subject`, which must be an attempt, in `epoch`.
+    pub(crate) fn new(subject: Subject, epoch: Epoch, clock: fn() -> jiff::Timestamp) -> Self {
+        let actor = ActorId::parse("executor").expect("the word is an actor id");
+        Self { subject, actor, epoch, clock }
+    }
+
+    /// The event that `kind` happened now; the same step again has the same id.
+    pub(crate) fn event(&self, kind: EventKind, step: &str) -> Event {
+        let epoch = self.epoch.to_string();
+        let event_id = EventId::derived([self.attempt(), epoch.as_str(), kind.event_type(), step]);
+        self.claim(event_id, Timestamp::new((self.clock)()), kind)
+    }
+
+    /// What is believed of an event that the work zone of a pod wrote: that it says so, and when.
+    pub(crate) fn said_by_the_work_zone(&self, written: Event) -> Event {
+        let Event { event_id, timestamp, kind, .. } = written;
+        let epoch = self.epoch.to_string();
+        // One part more than any event of our own has: no choice of the written id meets one of those.
+        let parts = [self.attempt(), epoch.as_str(), kind.event_type(), "work", event_id.as_str()];
+        self.claim(EventId::derived(parts), timestamp, kind)
+    }
+
+    /// The epoch in which it speaks.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn claim(&self, event_id: EventId, timestamp: Timestamp, kind: EventKind) -> Event {
+        let (actor_id, subject) = (self.actor.clone(), self.subject.clone());
+        Event { event_id, timestamp, actor_id, subject, kind }
+    }
+
+    fn attempt(&self) -> &str {
+        self.subject.attempt_id.as_ref().map_or("", |attempt| attempt.as_str())
     }
 }
 

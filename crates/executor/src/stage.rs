@@ -2,10 +2,8 @@
 //! outside, and how they say what came of them.
 
 use std::io::{Read, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
-use model::AttemptId;
 use rustix::process::DumpableBehavior;
 use tokio::sync::watch;
 
@@ -20,12 +18,9 @@ pub(crate) struct Begun {
     _right: FolderLock,
 }
 
-/// Prepares this process to be a stage: orphans of what it starts become its own, other processes of the same
-/// user cannot look into it, and no other stage of the attempt runs here until it ends.
-pub(crate) fn begin(data: &Path, attempt: &AttemptId) -> std::io::Result<Begun> {
-    let right = AttemptFolder::new(data, attempt).lock_stage()?;
-    contain::adopt_orphans()?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+/// Prepares this process to be a stage whose lifeline is its standard input.
+pub(crate) fn begin(folder: &AttemptFolder) -> std::io::Result<Begun> {
+    let right = enter(folder)?;
     let (sender, cancelled) = watch::channel(false);
     std::thread::Builder::new().name("lifeline".to_owned()).spawn(move || {
         let mut byte = [0];
@@ -35,6 +30,15 @@ pub(crate) fn begin(data: &Path, attempt: &AttemptId) -> std::io::Result<Begun> 
         sender
     })?;
     Ok(Begun { cancelled, _right: right })
+}
+
+/// Prepares this process to be a stage: orphans of what it starts become its own, other processes of the same
+/// user cannot look into it, and no other stage of the attempt runs here until it ends.
+pub(crate) fn enter(folder: &AttemptFolder) -> std::io::Result<FolderLock> {
+    let right = folder.lock_stage()?;
+    contain::adopt_orphans()?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(right)
 }
 
 /// Ends everything that this process started, and says what came of the stage in one line.

@@ -17,7 +17,7 @@ use anyhow::Context;
 use api::types::Assignment;
 use model::documents::{AgentChoice, Document, Sandbox};
 use model::event::{EventKind, Usage};
-use model::{AttemptId, FailureReason, PathRules, Stage, TargetSpec, Task};
+use model::{FailureReason, PathRules, Stage, TargetSpec, Task};
 use secrecy::SecretString;
 use target::{Git, Mirror, PrepareError, Repository, SnapshotError, spec};
 use tokio::sync::watch;
@@ -39,10 +39,8 @@ use agent_tree::{AgentTree, Reading};
 /// What the stage is told by its command line and environment.
 #[derive(Debug)]
 pub struct Settings {
-    /// The data folder.
-    pub data: PathBuf,
-    /// The attempt.
-    pub attempt: AttemptId,
+    /// The attempt's places.
+    pub folder: AttemptFolder,
     /// Our own program, for the keepers of commands.
     pub program: PathBuf,
     /// What every contained command sees in its environment, beside what the containment sets.
@@ -70,7 +68,7 @@ pub struct ClaudeAccess {
 
 /// The whole life of a `work` process.
 pub async fn main(settings: Settings) -> ExitCode {
-    let begun = match stage::begin(&settings.data, &settings.attempt).context("the stage cannot begin") {
+    let begun = match stage::begin(&settings.folder).context("the stage cannot begin") {
         Ok(begun) => begun,
         Err(error) => return stage::end(Err(error)),
     };
@@ -78,7 +76,11 @@ pub async fn main(settings: Settings) -> ExitCode {
     stage::end(outcome)
 }
 
-async fn work(settings: &Settings, cancelled: watch::Receiver<bool>) -> anyhow::Result<StageOutcome> {
+/// The stage itself, until it comes to something or `cancelled` becomes true.
+pub(crate) async fn work(
+    settings: &Settings,
+    cancelled: watch::Receiver<bool>,
+) -> anyhow::Result<StageOutcome> {
     let worked = match Work::prepare(settings, cancelled).await {
         Ok(work) => work.run().await,
         Err(stop) => Err(stop),
@@ -107,11 +109,11 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     /// Reads the documents at the base commit and lays out what the attempt needs.
     async fn prepare(settings: &'a Settings, cancelled: watch::Receiver<bool>) -> Result<Self, Stop> {
-        let folder = AttemptFolder::new(&settings.data, &settings.attempt);
+        let folder = settings.folder.clone();
         let job = Job::read(&folder).with_context(|| format!("{}", folder.assignment().display()))?;
         let deadline = Instant::now() + job.remaining((settings.clock)());
         let git = Git::find().context("git is needed")?;
-        let mirror = Mirror::of(&git, &settings.data, &job.assignment.target_id);
+        let mirror = Mirror::of(&git, folder.data(), &job.assignment.target_id);
         let mirror = mirror.repository().context("the mirror of the target")?;
         let spec = read_spec(&mirror, &job)?;
         let task = task_of(&spec, &job)?;

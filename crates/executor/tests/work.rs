@@ -62,7 +62,7 @@ impl Bench {
         let task = spec.backlog.task(&TaskId::parse("task-001").unwrap()).unwrap().clone();
         let attempt = AttemptId::parse("attempt-1").unwrap();
         let folder = AttemptFolder::new(data.path(), &attempt);
-        std::fs::create_dir_all(folder.root()).unwrap();
+        std::fs::create_dir_all(folder.private()).unwrap();
         let job = Job {
             started_at: Timestamp::new(jiff::Timestamp::now()),
             executor: "here".to_owned(),

@@ -100,20 +100,26 @@ impl Tree {
 
     /// The bytes of a regular file of at most `limit` bytes.
     pub fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>, TreeError> {
+        let file = self.open_file(path, limit)?;
+        let mut bytes = Vec::new();
+        // The file may grow while it is read: one byte more than the limit is enough to know.
+        let read = file.take(limit + 1).read_to_end(&mut bytes);
+        read.map_err(|source| TreeError::Io { path: path.to_owned(), source })?;
+        if bytes.len() as u64 > limit {
+            return Err(TreeError::TooLarge { path: path.to_owned(), size: bytes.len() as u64, limit });
+        }
+        Ok(bytes)
+    }
+
+    /// A regular file of at most `limit` bytes, to read from. It may grow while it is read.
+    pub fn open_file(&self, path: &str, limit: u64) -> Result<std::fs::File, TreeError> {
         // NONBLOCK, so that a pipe which the agent made cannot hold the open for ever.
         let file = self.beneath(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         let size = regular_size(path, &file)?;
         if size > limit {
             return Err(TreeError::TooLarge { path: path.to_owned(), size, limit });
         }
-        let mut bytes = Vec::new();
-        // The file may grow while it is read: one byte more than the limit is enough to know.
-        let read = std::fs::File::from(file).take(limit + 1).read_to_end(&mut bytes);
-        read.map_err(|source| TreeError::Io { path: path.to_owned(), source })?;
-        if bytes.len() as u64 > limit {
-            return Err(TreeError::TooLarge { path: path.to_owned(), size: bytes.len() as u64, limit });
-        }
-        Ok(bytes)
+        Ok(file.into())
     }
 
     /// Whether anything has this name, a dangling link included.

@@ -57,7 +57,7 @@ impl Work<'_> {
     }
 
     fn folder_of_baselines(&self) -> PathBuf {
-        self.settings.data.join("baselines")
+        self.folder.baselines()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The rounds of an attempt: the agent works, the change is judged, the invariants are run; what failed goes
 //! back to the agent, and everything is judged and run again from the start.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -19,6 +20,7 @@ use crate::agent::{Agent, AgentFailure, AgentReport, Brief, FailedCheck, Outcome
 use crate::candidate::{self, Manifest};
 use crate::checks::Checked;
 use crate::contain;
+use crate::courier::LARGEST_ARTIFACT;
 use crate::job::{StageOutcome, shortened};
 
 /// How often the agent may work before a failed check ends the attempt.
@@ -139,7 +141,7 @@ impl Work<'_> {
         let fitting = fitting(&records);
         let omitted = (records.len() - fitting) as u64;
         if omitted > 0 {
-            let file = self.folder.root().join("changes.json");
+            let file = self.folder.private().join("changes.json");
             let json = serde_json::to_vec_pretty(&records).context("the list of changes")?;
             std::fs::write(&file, json).with_context(|| format!("{}", file.display()))?;
             self.keep_artifact("log", &format!("round-{round}/changes.json"), &file)?;
@@ -219,8 +221,10 @@ impl Work<'_> {
         let folder = self.folder.candidate();
         std::fs::create_dir_all(&folder).context("the candidate's folder")?;
         let base = self.job.assignment.base_commit.clone();
-        pack(&self.repository, &base, verified.commit(), &folder.join(PACK_FILE))
-            .context("the candidate's objects")?;
+        let objects = folder.join(PACK_FILE);
+        let size =
+            pack(&self.repository, &base, verified.commit(), &objects).context("the candidate's objects")?;
+        self.keep_objects(&objects, size)?;
         let manifest = Manifest {
             version: candidate::VERSION,
             attempt: self.job.assignment.attempt_id.clone(),
@@ -239,6 +243,22 @@ impl Work<'_> {
         self.record(EventKind::ChangeVerified(done), "")?;
         self.settings.fault.reach("after_verified");
         Ok(StageOutcome::Verified { candidate, manifest: digest })
+    }
+
+    /// In a pod the objects go with the pod, so the control plane keeps them as well.
+    fn keep_objects(&self, objects: &Path, size: u64) -> Result<(), Stop> {
+        if !self.folder.is_in_pod() {
+            return Ok(());
+        }
+        if size > LARGEST_ARTIFACT {
+            tracing::warn!(
+                attempt.id = %self.job.assignment.attempt_id,
+                "The objects of the candidate have {size} bytes, more than the control plane keeps: if publishing \
+                 has to wait for the forge, the attempt is lost and the task has to be done again."
+            );
+            return Ok(());
+        }
+        self.keep_artifact("pack", PACK_FILE, objects)
     }
 
     fn keep_agent_logs(&self, round: u32) -> Result<(), Stop> {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use leviathan_executor::contain::{self, Command, Containment, Limits, Program};
 use leviathan_executor::fault::Fault;
+use leviathan_executor::folder::AttemptFolder;
 use leviathan_executor::work::{self, ClaudeAccess};
 use model::AttemptId;
 use secrecy::SecretString;
@@ -44,9 +45,9 @@ fn run_contained(folder: &Path, line: &str) -> ExitCode {
 fn work() -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
     let required = |name: &str| variable(name).expect("the test sets every variable");
+    let attempt = AttemptId::parse(required("LEVIATHAN_ATTEMPT_ID")).expect("the test names an attempt");
     runtime().block_on(work::main(work::Settings {
-        data: PathBuf::from(required("LEVIATHAN_DATA_DIR")),
-        attempt: AttemptId::parse(required("LEVIATHAN_ATTEMPT_ID")).expect("the test names an attempt"),
+        folder: AttemptFolder::new(Path::new(&required("LEVIATHAN_DATA_DIR")), &attempt),
         program: this_program(),
         environment: BTreeMap::new(),
         claude: ClaudeAccess {
