@@ -1,5 +1,6 @@
 //! One attempt, in two stages: `work` lets an agent change a tree, judges the change and runs the checks;
-//! `publish` verifies the candidate again and opens the pull request.
+//! `publish` verifies the candidate again and opens the pull request. On one machine a supervisor runs them; in a
+//! pod, four containers.
 //!
 //! The crate knows how to carry out an attempt that the control plane has recorded. It does not choose tasks,
 //! does not know who started it, and cannot merge: there is no call for that in it.
@@ -12,6 +13,7 @@ mod courier;
 pub mod fault;
 pub mod folder;
 pub mod job;
+pub mod pod;
 pub mod publish;
 pub mod spool;
 mod stage;

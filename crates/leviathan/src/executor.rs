@@ -1,16 +1,19 @@
 //! `leviathan executor`: carries out one attempt. With `--stage` it is one of the two processes that it starts
-//! for that; each is given only the credentials that its stage needs.
+//! for that, or one of the containers of a pod; each is given only the credentials that its stage needs.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use executor::fault::Fault;
+use executor::folder::{AttemptFolder, PodPart};
 use executor::publish::ForgeAccess;
 use executor::work::ClaudeAccess;
-use executor::{publish, supervise, work};
+use executor::{pod, publish, supervise, work};
 use model::AttemptId;
 use secrecy::SecretString;
 
@@ -20,7 +23,7 @@ use crate::logging;
 /// What `leviathan executor` is told. A launcher gives all of it by the environment.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Only one stage, as a process that the executor starts itself
+    /// Only one stage, as a process that the executor starts itself or as a container of a pod
     #[arg(long, value_enum, hide = true)]
     stage: Option<Stage>,
     /// The attempt to carry out
@@ -28,6 +31,18 @@ pub(crate) struct Arguments {
     attempt: AttemptId,
     #[command(flatten)]
     data: DataFolder,
+    /// In a pod: the folder under which the pod's volumes are mounted, instead of a data folder
+    #[arg(long, env = "LEVIATHAN_POD_DIR", value_name = "FOLDER")]
+    pod_dir: Option<PathBuf>,
+    /// What the log and the pull request call this executor [default: the host and the process]
+    #[arg(long, env = "LEVIATHAN_EXECUTOR_NAME", value_name = "NAME")]
+    executor_name: Option<String>,
+    /// In a pod: the file that says why a container ended [default: /dev/termination-log, if there is one]
+    #[arg(long, env = "LEVIATHAN_TERMINATION_LOG", value_name = "FILE")]
+    termination_log: Option<PathBuf>,
+    /// In a pod: how many seconds the courier, once told to end, waits for the last words of the other stages
+    #[arg(long, default_value_t = 20, value_name = "SECONDS", hide = true)]
+    patience: u64,
     #[command(flatten)]
     control_plane: ControlPlane,
     #[command(flatten)]
@@ -42,12 +57,18 @@ pub(crate) struct Arguments {
     fault: Option<String>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Stage {
+    /// In a pod: the assignment and the fetch
+    Prepare,
+    /// In a pod: the lease and the delivery of what the work stage leaves
+    Courier,
     /// The agent, the gate and the checks
     Work,
     /// The second verification, the push and the pull request
     Publish,
+    /// In a pod: the publishing and the end
+    Finish,
 }
 
 #[derive(Args)]
@@ -101,11 +122,12 @@ struct Forge {
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     logging::start();
     let ran = tokio::runtime::Runtime::new().context("cannot start the async runtime").and_then(|runtime| {
-        let data = std::path::absolute(arguments.data.path()?).context("the data folder")?;
-        match arguments.stage {
-            None => Ok(runtime.block_on(supervise::main(supervision(arguments, data)?))),
-            Some(Stage::Work) => Ok(runtime.block_on(work::main(work(arguments, data)?))),
-            Some(Stage::Publish) => Ok(runtime.block_on(publish::main(publishing(arguments, data)?))),
+        match &arguments.pod_dir {
+            Some(volumes) => {
+                let volumes = std::path::absolute(volumes).context("the folder of the volumes")?;
+                runtime.block_on(run_in_pod(arguments, &volumes))
+            }
+            None => runtime.block_on(run_on_machine(arguments)),
         }
     });
     ran.unwrap_or_else(|error| {
@@ -114,10 +136,50 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     })
 }
 
-fn supervision(arguments: Arguments, data: PathBuf) -> anyhow::Result<supervise::Settings> {
+async fn run_on_machine(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let data = std::path::absolute(arguments.data.path()?).context("the data folder")?;
+    let folder = AttemptFolder::new(&data, &arguments.attempt);
+    match arguments.stage {
+        None => Ok(supervise::main(supervision(arguments, folder)?).await),
+        Some(Stage::Work) => Ok(work::main(work(arguments, folder)?).await),
+        Some(Stage::Publish) => Ok(publish::main(publishing(arguments, folder)?).await),
+        Some(Stage::Prepare | Stage::Courier | Stage::Finish) => {
+            bail!("this stage runs in a pod: LEVIATHAN_POD_DIR names the folder of its volumes")
+        }
+    }
+}
+
+async fn run_in_pod(arguments: Arguments, volumes: &Path) -> anyhow::Result<ExitCode> {
+    let places = |part| AttemptFolder::in_pod(volumes, part);
+    let termination_log = arguments.termination_log.clone();
+    let ended = match arguments.stage {
+        Some(Stage::Prepare) => pod::prepare::main(supervision(arguments, places(PodPart::Prepare))?).await,
+        Some(Stage::Courier) => pod::courier::main(courier(arguments, places(PodPart::Courier))?).await,
+        Some(Stage::Work) => pod::work::main(work(arguments, places(PodPart::Work))?).await,
+        Some(Stage::Finish) => pod::finish::main(supervision(arguments, places(PodPart::Finish))?).await,
+        Some(Stage::Publish) => {
+            return Ok(publish::main(publishing(arguments, places(PodPart::Finish))?).await);
+        }
+        None => bail!("in a pod (LEVIATHAN_POD_DIR is set) each container names its stage with --stage"),
+    };
+    say_why(termination_log, &ended.why);
+    Ok(ExitCode::from(ended.code))
+}
+
+/// Leaves one line for whoever looks at the container afterwards. Best effort: the log has it as well.
+fn say_why(file: Option<PathBuf>, why: &str) {
+    // More is not shown, and the file is shared with nobody.
+    const LONGEST: usize = 1000;
+    let file = file.unwrap_or_else(|| PathBuf::from("/dev/termination-log"));
+    let line: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect();
+    let opened = std::fs::File::options().write(true).truncate(true).open(file);
+    let _ = opened.and_then(|mut file| writeln!(file, "{line}"));
+}
+
+fn supervision(arguments: Arguments, folder: AttemptFolder) -> anyhow::Result<supervise::Settings> {
     let (control_plane_url, control_plane_token) = arguments.control_plane.required()?;
     Ok(supervise::Settings {
-        data,
+        folder,
         attempt: arguments.attempt,
         control_plane_url,
         control_plane_token,
@@ -125,18 +187,29 @@ fn supervision(arguments: Arguments, data: PathBuf) -> anyhow::Result<supervise:
         command_path: arguments.command_path,
         claude: arguments.claude.into(),
         forge: arguments.forge.into(),
-        executor: name_of_this_process(),
+        executor: arguments.executor_name.unwrap_or_else(name_of_this_process),
         log_filter: std::env::var("LEVIATHAN_LOG").ok(),
         fault: arguments.fault,
         clock: jiff::Timestamp::now,
     })
 }
 
-fn work(arguments: Arguments, data: PathBuf) -> anyhow::Result<work::Settings> {
+fn courier(arguments: Arguments, folder: AttemptFolder) -> anyhow::Result<pod::courier::Settings> {
+    let (url, token) = arguments.control_plane.required()?;
+    Ok(pod::courier::Settings {
+        attempt: arguments.attempt,
+        folder,
+        control_plane: api::Client::new(&url, token)?,
+        patience: Duration::from_secs(arguments.patience),
+        fault: Fault::at(arguments.fault),
+        clock: jiff::Timestamp::now,
+    })
+}
+
+fn work(arguments: Arguments, folder: AttemptFolder) -> anyhow::Result<work::Settings> {
     let path = arguments.command_path.map(|path| ("PATH".to_owned(), path));
     Ok(work::Settings {
-        data,
-        attempt: arguments.attempt,
+        folder,
         program: our_own_program()?,
         environment: path.into_iter().collect::<BTreeMap<_, _>>(),
         claude: arguments.claude.into(),
@@ -145,10 +218,10 @@ fn work(arguments: Arguments, data: PathBuf) -> anyhow::Result<work::Settings> {
     })
 }
 
-fn publishing(arguments: Arguments, data: PathBuf) -> anyhow::Result<publish::Settings> {
+fn publishing(arguments: Arguments, folder: AttemptFolder) -> anyhow::Result<publish::Settings> {
     let (url, token) = arguments.control_plane.required()?;
     Ok(publish::Settings {
-        data,
+        folder,
         attempt: arguments.attempt,
         control_plane: api::Client::new(&url, token)?,
         forge: arguments.forge.into(),

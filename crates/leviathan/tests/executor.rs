@@ -2,6 +2,8 @@
 //! that are killed at every named point, cancelled, cut off and started again.
 #![expect(clippy::unwrap_used, reason = "a failed expectation ends its test")]
 
+mod pod;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
