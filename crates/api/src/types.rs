@@ -315,6 +315,15 @@ pub struct RegisterTarget {
     /// The operator's own policy.yaml, which can only tighten the repository's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator_policy: Option<String>,
+    /// backlog.yaml, as text: used only while the repository holds none, and never written back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<String>,
+    /// The image in which the agent and the checks of its attempts run, where attempts are pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executor_image: Option<String>,
+    /// Who; `operator` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor_id: Option<ActorId>,
 }
 
 /// `POST /v1/targets`
@@ -506,6 +515,12 @@ pub struct Assignment {
     pub contract: String,
     /// The operator's own policy.
     pub operator_policy: Option<String>,
+    /// backlog.yaml, as registered: used only when the base commit holds none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<String>,
+    /// The image in which its agent and checks run, where attempts are pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executor_image: Option<String>,
     /// Its task.
     pub task_id: TaskId,
     /// The revision of the task.
@@ -526,6 +541,10 @@ pub struct Assignment {
     pub timeout_seconds: u64,
     /// The permitted commit, once there is one.
     pub candidate: Option<CommitId>,
+    /// Its stored files of the kinds `manifest` and `pack`: what a verified attempt is published from when no
+    /// folder of it is left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<ArtifactStored>,
 }
 
 /// `POST /v1/attempts/{id}/heartbeat`, with the attempt's token.

@@ -225,12 +225,15 @@ pub(crate) fn register(
         default_branch: contract.default_branch.as_str().to_owned(),
         contract: request.contract.clone(),
         operator_policy: request.operator_policy.clone(),
+        backlog: request.backlog.clone(),
+        executor_image: request.executor_image.clone(),
     };
     if graph.target(&contract.target_id).is_some_and(|known| known.registered == registered) {
         return Vec::new();
     }
     let kind = EventKind::TargetRegistered(registered);
-    vec![stamp.event(Subject::target(&contract.target_id), &OPERATOR, kind)]
+    let actor = request.actor_id.as_ref().unwrap_or(&OPERATOR);
+    vec![stamp.event(Subject::target(&contract.target_id), actor, kind)]
 }
 
 impl Stamp {

@@ -75,6 +75,8 @@ impl Bench {
                 target_id: target,
                 contract,
                 operator_policy: None,
+                backlog: None,
+                executor_image: None,
                 task_id: task.task_id.clone(),
                 task_revision: task.revision(),
                 base_commit: base.clone(),
@@ -85,6 +87,7 @@ impl Bench {
                 created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
                 timeout_seconds: 120,
                 candidate: None,
+                artifacts: Vec::new(),
             },
         };
         job.write(&folder).unwrap();

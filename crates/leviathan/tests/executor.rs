@@ -74,7 +74,13 @@ impl Installation {
     fn claim(&self, agent: &str) -> Dispatched {
         let contract =
             format!("target_id: shop\nname: Shop\nrepo_url: {}\ndefault_branch: main\n", self.origin.url());
-        let register = RegisterTarget { contract: contract.clone(), operator_policy: None };
+        let register = RegisterTarget {
+            contract: contract.clone(),
+            operator_policy: None,
+            backlog: None,
+            executor_image: None,
+            actor_id: None,
+        };
         self.runtime.block_on(self.client.register_target(&register)).unwrap();
         let (base, spec) = read_documents(&self.data(), &contract);
         let task = spec.backlog.tasks[0].clone();

@@ -58,12 +58,14 @@ fn subject(subject: &Subject) -> String {
 
 fn look(kind: &EventKind) -> Look {
     match kind {
-        EventKind::PolicyViolated(_)
+        EventKind::TargetRejected(_)
+        | EventKind::PolicyViolated(_)
         | EventKind::InvariantFailed(_)
         | EventKind::AttemptFailed(_)
         | EventKind::AttemptLost(_) => Look::Bad,
         EventKind::PrMerged(_) | EventKind::AttemptCompleted(_) | EventKind::TaskCompleted(_) => Look::Good,
-        EventKind::PrCreated(_)
+        EventKind::TargetUnregistered(_)
+        | EventKind::PrCreated(_)
         | EventKind::PrHumanOwned(_)
         | EventKind::PublishParked(_)
         | EventKind::SchedulerPaused(_)
@@ -76,6 +78,7 @@ fn look(kind: &EventKind) -> Look {
         | EventKind::TaskRemoved(_)
         | EventKind::AttemptCreated(_)
         | EventKind::AttemptClaimed(_)
+        | EventKind::AttemptLaunched(_)
         | EventKind::AttemptStarted(_)
         | EventKind::SandboxReported(_)
         | EventKind::AgentFinished(_)
@@ -95,6 +98,10 @@ fn look(kind: &EventKind) -> Look {
 fn detail(kind: &EventKind) -> String {
     match kind {
         EventKind::TargetRegistered(it) => format!("{} at {}", it.name, it.repo_url),
+        EventKind::TargetRejected(it) => {
+            let first = it.problems.first().map(String::as_str).unwrap_or_default();
+            format!("{}: {first}", it.source)
+        }
         EventKind::TaskCreated(it) | EventKind::TaskUpdated(it) => it.title.clone(),
         EventKind::TaskCompleted(it) => match &it.attempt_id {
             Some(attempt) => format!("by {attempt}"),
@@ -106,6 +113,7 @@ fn detail(kind: &EventKind) -> String {
             format!("attempt {} at {} by {}", it.n, words::short(it.base_commit.as_str()), it.agent)
         }
         EventKind::AttemptClaimed(it) => format!("epoch {} by {}", it.epoch, it.launcher),
+        EventKind::AttemptLaunched(it) => format!("epoch {} as {}", it.epoch, it.name),
         EventKind::AttemptStarted(it) => format!("epoch {} on {}", it.epoch, it.executor),
         EventKind::SandboxReported(it) => {
             let held = it.layers.iter().filter(|layer| layer.holds).count();
@@ -150,7 +158,8 @@ fn detail(kind: &EventKind) -> String {
         }
         EventKind::PrClosed(it) => format!("#{} by {}", it.number, it.by),
         EventKind::AttemptFailed(it) => format!("{} in stage {}: {}", it.reason, it.stage, it.detail),
-        EventKind::AttemptCancelled(it)
+        EventKind::TargetUnregistered(it)
+        | EventKind::AttemptCancelled(it)
         | EventKind::AttemptLost(it)
         | EventKind::AttemptSuperseded(it)
         | EventKind::AttemptInvalidated(it)

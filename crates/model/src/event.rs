@@ -175,6 +175,10 @@ macro_rules! event_kinds {
 event_kinds! {
     /// A human registered a target, or registered it anew with other documents.
     TargetRegistered(TargetRegistered) = "target.registered" about Target;
+    /// A human took a target out of operation: nothing more of it is claimed. Registering it again revives it.
+    TargetUnregistered(Reason) = "target.unregistered" about Target;
+    /// A registration was not accepted; what was registered before stays.
+    TargetRejected(TargetRejected) = "target.rejected" about EverythingOrTarget;
     /// A task appeared in the backlog.
     TaskCreated(TaskFacts) = "task.created" about Task;
     /// A human changed a task in the backlog.
@@ -189,6 +193,8 @@ event_kinds! {
     AttemptCreated(AttemptCreated) = "attempt.created" about Attempt;
     /// The attempt was handed to an executor. Older epochs are fenced from here on.
     AttemptClaimed(AttemptClaimed) = "attempt.claimed" about Attempt;
+    /// The launcher made the Job whose pod is to execute the attempt.
+    AttemptLaunched(AttemptLaunched) = "attempt.launched" about Attempt;
     /// The executor began.
     AttemptStarted(AttemptStarted) = "attempt.started" about Attempt;
     /// Which sandbox layers hold for this attempt.
@@ -264,6 +270,24 @@ pub struct TargetRegistered {
     /// The operator's own policy.yaml, which can only tighten the repository's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator_policy: Option<String>,
+    /// backlog.yaml, as registered: used only while the repository holds none, and never written back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<String>,
+    /// The image in which the agent and the checks of its attempts run, where attempts are pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executor_image: Option<String>,
+}
+
+/// A registration that was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TargetRejected {
+    /// Where the documents came from: a file or a ConfigMap.
+    pub source: String,
+    /// SHA-256 of what was found there, so that the same is recorded once.
+    pub digest: Digest,
+    /// Why it was not accepted, each with its place.
+    pub problems: Vec<String>,
 }
 
 /// What the log keeps of a task: enough to select, to show and to explain.
@@ -360,6 +384,18 @@ pub struct AttemptClaimed {
     pub epoch: Epoch,
     /// `worktree` or `kubernetes`.
     pub launcher: String,
+}
+
+/// The Job that was made for an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptLaunched {
+    /// The epoch it was made for.
+    pub epoch: Epoch,
+    /// The name of the Job.
+    pub name: String,
+    /// Its uid: a Job of the same name that was made later has another.
+    pub uid: String,
 }
 
 /// Which executor began.

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt::{AttemptState, FailureReason, Stage};
 use crate::event::{
-    AttemptCreated, BacklogUpdated, ChangePermitted, Event, EventKind, Subject, TargetRegistered, TaskFacts,
-    Timestamp, Usage,
+    AttemptCreated, AttemptLaunched, BacklogUpdated, ChangePermitted, Event, EventKind, Subject,
+    TargetRegistered, TargetRejected, TaskFacts, Timestamp, Usage,
 };
 use crate::{ActorId, AttemptId, BranchName, CommitId, Epoch, Seq, TargetId, TaskId};
 
@@ -26,13 +26,15 @@ pub struct Graph {
     attempts: BTreeMap<AttemptId, Attempt>,
     /// The order in which they were claimed; ids that were made in one millisecond do not tell.
     claimed: Vec<AttemptId>,
+    /// The last rejection of each source, until its target is registered.
+    rejections: BTreeMap<String, Rejection>,
     counts: Counts,
 }
 
 /// How much of everything there is; kept as events arrive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
-    /// Registered targets.
+    /// Targets that were ever registered.
     pub targets: u64,
     /// Tasks that were ever in a backlog.
     pub tasks: u64,
@@ -59,6 +61,28 @@ pub struct Pause {
     pub since: Timestamp,
 }
 
+/// A human's word that a target is operated no longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unregistration {
+    /// Who.
+    pub by: ActorId,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A registration that was not accepted, and is not put right yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rejection {
+    /// The registered target that it was meant for, as far as that is known.
+    pub target_id: Option<TargetId>,
+    /// What was wrong, and where.
+    pub rejected: TargetRejected,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// A registered repository.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -68,6 +92,8 @@ pub struct Target {
     pub registered_at: Timestamp,
     /// Whether its attempts are paused.
     pub pause: Option<Pause>,
+    /// That and why a human took it out of operation, until it is registered again.
+    pub unregistered: Option<Unregistration>,
     /// Its tasks that were ever in the backlog.
     pub tasks: BTreeSet<TaskId>,
     /// Its attempts that are not terminal.
@@ -114,6 +140,8 @@ pub struct Attempt {
     pub epoch: Epoch,
     /// Which launcher has it.
     pub launcher: Option<String>,
+    /// The last Job that was made for it.
+    pub launched: Option<AttemptLaunched>,
     /// The change that was last permitted.
     pub candidate: Option<ChangePermitted>,
     /// Whether its branch is on the forge.
@@ -295,6 +323,16 @@ impl Graph {
         self.targets.get(id)
     }
 
+    /// The last rejection of each source whose target was not registered since.
+    pub fn rejections(&self) -> impl Iterator<Item = &Rejection> {
+        self.rejections.values()
+    }
+
+    /// The last rejection of one source, unless its target was registered since.
+    pub fn rejection(&self, source: &str) -> Option<&Rejection> {
+        self.rejections.get(source)
+    }
+
     /// One task.
     pub fn task(&self, target: &TargetId, task: &TaskId) -> Option<&Task> {
         self.tasks.get(&(target.clone(), task.clone()))
@@ -403,6 +441,9 @@ impl Graph {
         if self.attempts.contains_key(attempt) {
             return illegal("an attempt of that id exists");
         }
+        if self.target(target).is_some_and(|target| target.unregistered.is_some()) {
+            return illegal("its target is unregistered");
+        }
         if task.is_removed {
             return illegal("the task was taken out of the backlog");
         }
@@ -447,7 +488,7 @@ impl Graph {
     pub fn apply(&mut self, event: &Event) {
         self.head += 1;
         let Some(target_id) = &event.subject.target_id else {
-            self.apply_pause(event);
+            self.apply_to_everything(event);
             return;
         };
         match (&event.subject.task_id, &event.subject.attempt_id) {
@@ -457,8 +498,17 @@ impl Graph {
         }
     }
 
-    fn apply_pause(&mut self, event: &Event) {
-        set_pause(&mut self.pause, event);
+    fn apply_to_everything(&mut self, event: &Event) {
+        if let EventKind::TargetRejected(rejected) = &event.kind {
+            self.reject(None, rejected, event.timestamp);
+        } else {
+            set_pause(&mut self.pause, event);
+        }
+    }
+
+    fn reject(&mut self, target_id: Option<&TargetId>, rejected: &TargetRejected, at: Timestamp) {
+        let rejection = Rejection { target_id: target_id.cloned(), rejected: rejected.clone(), at };
+        self.rejections.insert(rejected.source.clone(), rejection);
     }
 
     fn apply_to_target(&mut self, id: &TargetId, event: &Event) {
@@ -470,6 +520,7 @@ impl Graph {
                     registered: registered.clone(),
                     registered_at: event.timestamp,
                     pause: None,
+                    unregistered: None,
                     tasks: BTreeSet::new(),
                     live: BTreeSet::new(),
                     in_review: BTreeSet::new(),
@@ -477,8 +528,20 @@ impl Graph {
             });
             target.registered = registered.clone();
             target.registered_at = event.timestamp;
+            target.unregistered = None;
+            self.rejections.retain(|_, rejection| rejection.target_id.as_ref() != Some(id));
+        } else if let EventKind::TargetRejected(rejected) = &event.kind {
+            self.reject(Some(id), rejected, event.timestamp);
         } else if let Some(target) = self.targets.get_mut(id) {
-            set_pause(&mut target.pause, event);
+            if let EventKind::TargetUnregistered(why) = &event.kind {
+                target.unregistered = Some(Unregistration {
+                    by: event.actor_id.clone(),
+                    reason: why.reason.clone(),
+                    at: event.timestamp,
+                });
+            } else {
+                set_pause(&mut target.pause, event);
+            }
         }
     }
 
@@ -565,6 +628,7 @@ impl Graph {
             state: AttemptState::Created,
             epoch: Epoch(0),
             launcher: None,
+            launched: None,
             candidate: None,
             is_pushed: false,
             publish_not_before: None,
@@ -629,6 +693,10 @@ fn broken_rule(attempt: &Attempt, kind: &EventKind) -> Option<&'static str> {
         EventKind::AttemptClaimed(claimed) => [
             (matches!(state, Created | Verified), "only an attempt that waits can be handed out"),
             (claimed.epoch == attempt.epoch.next(), "the epoch grows by one"),
+        ],
+        EventKind::AttemptLaunched(launched) => [
+            (is_live, "the attempt has ended"),
+            (launched.epoch == attempt.epoch, "the epoch is the one it was handed"),
         ],
         EventKind::AttemptStarted(started) => [
             (matches!(state, Created | Verified), "an attempt starts once in each epoch"),
@@ -698,6 +766,8 @@ fn broken_rule(attempt: &Attempt, kind: &EventKind) -> Option<&'static str> {
             (attempt.invalidated.is_none(), "it is invalidated already"),
         ],
         EventKind::TargetRegistered(_)
+        | EventKind::TargetUnregistered(_)
+        | EventKind::TargetRejected(_)
         | EventKind::TaskCreated(_)
         | EventKind::TaskUpdated(_)
         | EventKind::TaskCompleted(_)
@@ -723,6 +793,7 @@ fn step(attempt: &mut Attempt, event: &Event, counts: &mut Counts) {
             attempt.launcher = Some(claimed.launcher.clone());
             attempt.publish_not_before = None;
         }
+        EventKind::AttemptLaunched(launched) => attempt.launched = Some(launched.clone()),
         EventKind::AttemptStarted(_) => {
             attempt.started_at.get_or_insert(event.timestamp);
             if attempt.state == AttemptState::Created {
@@ -796,6 +867,8 @@ fn step(attempt: &mut Attempt, event: &Event, counts: &mut Counts) {
             }
         }
         EventKind::TargetRegistered(_)
+        | EventKind::TargetUnregistered(_)
+        | EventKind::TargetRejected(_)
         | EventKind::TaskCreated(_)
         | EventKind::TaskUpdated(_)
         | EventKind::TaskCompleted(_)

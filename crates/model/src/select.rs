@@ -80,6 +80,11 @@ pub enum WaitReason {
         /// Which attempt.
         attempt: AttemptId,
     },
+    /// A human took its target out of operation.
+    Unregistered {
+        /// Why.
+        reason: String,
+    },
     /// A human paused everything, or this target.
     Paused {
         /// Why.
@@ -107,6 +112,7 @@ impl WaitReason {
             Self::MaxOpenPrs { .. } => "max_open_prs",
             Self::MaxConcurrent { .. } => "max_concurrent",
             Self::PathsOverlap { .. } => "paths_overlap",
+            Self::Unregistered { .. } => "unregistered",
             Self::Paused { .. } => "paused",
             Self::ConfigInvalid { .. } => "config_invalid",
         }
@@ -137,6 +143,10 @@ impl fmt::Display for WaitReason {
             }
             Self::MaxConcurrent { limit } => write!(f, "the policy allows {limit} attempts at once"),
             Self::PathsOverlap { attempt } => write!(f, "it could touch the same files as {attempt}"),
+            Self::Unregistered { reason } => write!(
+                f,
+                "its target is unregistered: {reason}; `leviathanctl targets-register` lets it run again"
+            ),
             Self::Paused { reason } => write!(f, "paused: {reason}; `leviathanctl resume` lets it run"),
             Self::ConfigInvalid { why } => write!(f, "{why}"),
         }
@@ -227,6 +237,7 @@ pub fn claimable(
 pub fn standing(graph: &Graph, target: &TargetId, task: &Task, base: &CommitId, now: Timestamp) -> Standing {
     let reason = written_reason(task)
         .or_else(|| attempt_reason(graph, task))
+        .or_else(|| unregistered_reason(graph, target))
         .or_else(|| history_reason(graph, task, base, now))
         .or_else(|| dependency_reason(graph, target, task))
         .or_else(|| pause_reason(graph, target));
@@ -266,6 +277,12 @@ fn attempt_reason(graph: &Graph, task: &Task) -> Option<WaitReason> {
             PullRequestState::Closed { .. } => Some(WaitReason::Declined { attempt: id }),
         }
     })
+}
+
+/// Attempts under way and open pull requests come first: they go on.
+fn unregistered_reason(graph: &Graph, target: &TargetId) -> Option<WaitReason> {
+    let unregistered = graph.target(target)?.unregistered.as_ref()?;
+    Some(WaitReason::Unregistered { reason: unregistered.reason.clone() })
 }
 
 /// What the failures at this revision of the task say. Invalidated attempts do not count.
@@ -415,6 +432,7 @@ pub fn task_state(
             | WaitReason::MaxOpenPrs { .. }
             | WaitReason::MaxConcurrent { .. }
             | WaitReason::PathsOverlap { .. }
+            | WaitReason::Unregistered { .. }
             | WaitReason::Paused { .. }
             | WaitReason::ConfigInvalid { .. } => "pending",
         },

@@ -8,9 +8,10 @@
 
 use leviathan_model::attempt::{AttemptState, FailureReason, Stage};
 use leviathan_model::event::{
-    AgentFinished, AttemptClaimed, AttemptCompleted, AttemptCreated, AttemptFailed, AttemptStarted,
-    BranchPushed, ChangePermitted, ChangeVerified, Event, EventKind, InvariantChecked, PrClosed, PrCreated,
-    PrMerged, Reason, Subject, TargetRegistered, TaskFacts, Timestamp, Usage,
+    AgentFinished, AttemptClaimed, AttemptCompleted, AttemptCreated, AttemptFailed, AttemptLaunched,
+    AttemptStarted, BranchPushed, ChangePermitted, ChangeVerified, Event, EventKind, InvariantChecked,
+    PrClosed, PrCreated, PrMerged, Reason, Subject, TargetRegistered, TargetRejected, TaskFacts, Timestamp,
+    Usage,
 };
 use leviathan_model::graph::{Graph, Refusal};
 use leviathan_model::select::{self, Selection, TargetLimits};
@@ -76,6 +77,34 @@ fn failed(reason: FailureReason, detail: &str) -> EventKind {
 
 fn claimed(epoch: u32) -> EventKind {
     EventKind::AttemptClaimed(AttemptClaimed { epoch: Epoch(epoch), launcher: "worktree".to_owned() })
+}
+
+fn registered() -> EventKind {
+    EventKind::TargetRegistered(TargetRegistered {
+        name: "Shop".to_owned(),
+        repo_url: "file:///shop.git".to_owned(),
+        default_branch: "main".to_owned(),
+        contract: "target_id: shop".to_owned(),
+        operator_policy: None,
+        backlog: None,
+        executor_image: None,
+    })
+}
+
+fn rejected(source: &str, content: &str) -> EventKind {
+    EventKind::TargetRejected(TargetRejected {
+        source: source.to_owned(),
+        digest: Digest::of(content.as_bytes()),
+        problems: vec![format!("{source}: what is wrong with {content}")],
+    })
+}
+
+fn launched(epoch: u32, uid: &str) -> EventKind {
+    EventKind::AttemptLaunched(AttemptLaunched {
+        epoch: Epoch(epoch),
+        name: "leviathan-attempt-0001".to_owned(),
+        uid: uid.to_owned(),
+    })
 }
 
 fn started(epoch: u32) -> EventKind {
@@ -147,14 +176,7 @@ fn closed() -> EventKind {
 impl History {
     fn with_tasks(names: &[&str]) -> Self {
         let mut history = Self::default();
-        let registered = TargetRegistered {
-            name: "Shop".to_owned(),
-            repo_url: "file:///shop.git".to_owned(),
-            default_branch: "main".to_owned(),
-            contract: "target_id: shop".to_owned(),
-            operator_policy: None,
-        };
-        history.take(Subject::target(&target()), EventKind::TargetRegistered(registered)).unwrap();
+        history.take(Subject::target(&target()), registered()).unwrap();
         for (position, name) in names.iter().enumerate() {
             history.task(name, EventKind::TaskCreated(facts(name, position as u32))).unwrap();
         }
@@ -346,6 +368,54 @@ fn one_live_attempt_a_task_whoever_asks() {
     let mut history = History::with_tasks(&["a"]);
     history.claim("a", 1).unwrap();
     assert!(matches!(history.claim("a", 2), Err(Refusal::IllegalTaskStep { .. })));
+}
+
+#[test]
+fn nothing_more_is_claimed_of_an_unregistered_target_until_it_is_registered_again() {
+    let mut history = History::with_tasks(&["a", "b"]);
+    history.claim("a", 1).unwrap();
+    let about = Subject::target(&target());
+    history.take(about.clone(), EventKind::TargetUnregistered(reason("moved"))).unwrap();
+    assert_eq!((history.code("a"), history.code("b")), ("running", "unregistered"));
+    let refusal = history.claim("b", 2).unwrap_err().to_string();
+    assert!(refusal.contains("its target is unregistered"), "{refusal}");
+    history.step("a", 1, started(1)).unwrap();
+    history.take(about, registered()).unwrap();
+    assert_eq!(history.code("b"), "chosen");
+    history.claim("b", 2).unwrap();
+    assert_eq!(history.graph.counts().targets, 1);
+}
+
+#[test]
+fn a_rejection_changes_nothing_and_is_known_until_its_target_is_registered() {
+    let mut history = History::with_tasks(&["a"]);
+    let known =
+        |history: &History, source| history.graph.rejection(source).map(|it| it.rejected.digest.clone());
+    history.take(Subject::everything(), rejected("broken", "x")).unwrap();
+    history.take(Subject::target(&target()), rejected("shop", "x")).unwrap();
+    history.take(Subject::target(&target()), rejected("shop", "y")).unwrap();
+    assert_eq!(history.code("a"), "chosen");
+    assert_eq!(known(&history, "shop"), Some(Digest::of(b"y")), "the last of each source counts");
+    history.take(Subject::target(&target()), registered()).unwrap();
+    assert_eq!((known(&history, "shop"), known(&history, "broken")), (None, Some(Digest::of(b"x"))));
+    let elsewhere = Subject::target(&TargetId::parse("other").unwrap());
+    assert!(matches!(history.take(elsewhere, rejected("other", "x")), Err(Refusal::UnknownTarget(_))));
+}
+
+#[test]
+fn a_launch_is_known_in_any_live_state_and_moves_none() {
+    let mut history = History::with_tasks(&["a"]);
+    history.claim("a", 1).unwrap();
+    for (n, kind) in [started(1), permitted('c'), verified('c')].into_iter().enumerate() {
+        let (uid, state) = (format!("uid-{n}"), history.state(1));
+        history.step("a", 1, launched(1, &uid)).unwrap();
+        let last = history.graph.attempt(&attempt(1)).unwrap().launched.clone().unwrap();
+        assert_eq!((history.state(1), last.uid), (state, uid));
+        history.step("a", 1, kind).unwrap();
+    }
+    assert!(history.step("a", 1, launched(2, "x")).is_err(), "only for the epoch it was handed");
+    history.step("a", 1, EventKind::AttemptLost(reason("gone"))).unwrap();
+    assert!(history.step("a", 1, launched(1, "x")).is_err(), "not after its end");
 }
 
 #[test]

@@ -156,6 +156,8 @@ fn registration(spec: &TargetSpec, actor: &ActorId, now: Timestamp) -> Event {
         default_branch: default_branch.to_string(),
         contract: String::new(),
         operator_policy: None,
+        backlog: None,
+        executor_image: None,
     };
     Event {
         event_id: EventId::derived(["outlook", target_id.as_str()]),

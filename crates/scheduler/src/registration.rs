@@ -104,7 +104,13 @@ fn read(path: &Path) -> io::Result<RegisterTarget> {
             return Err(io::Error::other(format!("its policy beside it: {error}")));
         }
     };
-    Ok(RegisterTarget { contract: document(path)?, operator_policy })
+    Ok(RegisterTarget {
+        contract: document(path)?,
+        operator_policy,
+        backlog: None,
+        executor_image: None,
+        actor_id: None,
+    })
 }
 
 /// The text of a plain file. Anything else could be waited for without end, a pipe for its writer, and is not read.

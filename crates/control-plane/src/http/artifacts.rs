@@ -8,7 +8,8 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use model::Digest;
+use model::event::{ArtifactStored, EventKind};
+use model::{AttemptId, Digest};
 
 use super::caller::Caller;
 use super::failure::Failure;
@@ -36,6 +37,22 @@ async fn store(
     let artifacts = app.artifacts.clone();
     blocking(move || artifacts.put(&name, &bytes)).await?;
     Ok(Json(receipt))
+}
+
+/// What the log says was stored of an attempt, oldest first.
+pub(super) async fn of_attempt(app: &App, id: &AttemptId) -> Result<Vec<ArtifactStored>, Failure> {
+    let seqs: Vec<u64> = {
+        let history = app.ledger.history();
+        let attempt = history.graph().attempt(id);
+        attempt.into_iter().flat_map(|attempt| attempt.events.iter().map(|seq| seq.0)).collect()
+    };
+    let ledger = app.ledger.clone();
+    let events = blocking(move || ledger.events(&seqs, usize::MAX)).await?;
+    let stored = events.into_iter().filter_map(|recorded| {
+        let EventKind::ArtifactStored(artifact) = recorded.event.kind else { return None };
+        Some(artifact)
+    });
+    Ok(stored.collect())
 }
 
 async fn read(app: Shared, Id(name): Id<Digest>) -> Result<impl IntoResponse, Failure> {

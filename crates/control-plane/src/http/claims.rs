@@ -17,7 +17,7 @@ use secrecy::ExposeSecret;
 use super::caller::Caller;
 use super::failure::Failure;
 use super::payload::{Id, Json};
-use super::{App, Shared};
+use super::{App, Shared, artifacts};
 use crate::ledger::Fence;
 use crate::steering;
 
@@ -72,6 +72,8 @@ async fn assignment(
     Id(id): Id<AttemptId>,
 ) -> Result<Answer<Assignment>, Failure> {
     let fence = caller.fence_for(&id)?;
+    let mut artifacts = artifacts::of_attempt(&app, &id).await?;
+    artifacts.retain(|artifact| matches!(artifact.kind.as_str(), "manifest" | "pack"));
     let history = app.ledger.history();
     let graph = history.graph();
     let attempt = known(graph, &id)?;
@@ -88,6 +90,8 @@ async fn assignment(
         target_id: attempt.target_id.clone(),
         contract: target.registered.contract.clone(),
         operator_policy: target.registered.operator_policy.clone(),
+        backlog: target.registered.backlog.clone(),
+        executor_image: target.registered.executor_image.clone(),
         task_id: attempt.task_id.clone(),
         task_revision: created.task_revision.clone(),
         base_commit: created.base_commit.clone(),
@@ -98,6 +102,7 @@ async fn assignment(
         created_at: attempt.created_at,
         timeout_seconds: created.timeout_seconds,
         candidate: attempt.candidate.as_ref().map(|change| change.candidate.clone()),
+        artifacts,
     }))
 }
 

@@ -120,6 +120,8 @@ fn is_an_executors_step(kind: &EventKind) -> bool {
         | EventKind::AttemptCancelled(_)
         | EventKind::AttemptSuperseded(_) => true,
         EventKind::TargetRegistered(_)
+        | EventKind::TargetUnregistered(_)
+        | EventKind::TargetRejected(_)
         | EventKind::TaskCreated(_)
         | EventKind::TaskUpdated(_)
         | EventKind::TaskCompleted(_)
@@ -127,6 +129,7 @@ fn is_an_executors_step(kind: &EventKind) -> bool {
         | EventKind::TaskRemoved(_)
         | EventKind::AttemptCreated(_)
         | EventKind::AttemptClaimed(_)
+        | EventKind::AttemptLaunched(_)
         | EventKind::PrReviewed(_)
         | EventKind::PrHumanOwned(_)
         | EventKind::PrMerged(_)

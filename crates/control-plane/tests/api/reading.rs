@@ -141,7 +141,16 @@ async fn a_target_is_registered_once_and_wrongly_never() {
     let plane = Plane::start(data.path()).await;
     let register = async |contract: String, policy: Option<&str>| {
         let operator_policy = policy.map(str::to_owned);
-        plane.client.register_target(&RegisterTarget { contract, operator_policy }).await
+        plane
+            .client
+            .register_target(&RegisterTarget {
+                contract,
+                operator_policy,
+                backlog: None,
+                executor_image: None,
+                actor_id: None,
+            })
+            .await
     };
     assert!(register(contract("shop"), None).await.unwrap().changed);
     assert!(!register(contract("shop"), None).await.unwrap().changed);

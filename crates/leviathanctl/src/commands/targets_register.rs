@@ -59,7 +59,13 @@ fn checked(contract: &Path, policy: Option<&Path>) -> Result<RegisterTarget, Fai
         problems.extend(Policy::parse_operator(&file.to_string_lossy(), text).err());
     }
     if problems.is_empty() {
-        Ok(RegisterTarget { contract: text(contract_text), operator_policy: policy_text.map(text) })
+        Ok(RegisterTarget {
+            contract: text(contract_text),
+            operator_policy: policy_text.map(text),
+            backlog: None,
+            executor_image: None,
+            actor_id: None,
+        })
     } else {
         Err(Failure::No(named(&problems)))
     }

@@ -69,6 +69,8 @@ impl Story {
             default_branch: "main".to_owned(),
             contract: CONTRACT.to_owned(),
             operator_policy: None,
+            backlog: None,
+            executor_image: None,
         };
         story.take(Subject::target(&target()), EventKind::TargetRegistered(registered));
         story.push_backlog(&names.iter().map(|name| (*name, "pending")).collect::<Vec<_>>());
