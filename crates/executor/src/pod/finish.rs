@@ -32,7 +32,7 @@ const LARGEST_OUTCOME: u64 = 1 << 20;
 const LARGEST_PACK: u64 = 1 << 30;
 
 /// How long this stage, once told to stop, may take to say what it has done.
-const LAST_DELIVERY: Duration = Duration::from_secs(5);
+const LAST_STEPS: Duration = Duration::from_secs(5);
 
 /// The whole life of a `finish` process.
 pub async fn main(settings: Settings) -> Ended {
@@ -54,8 +54,11 @@ async fn finish(settings: &Settings) -> anyhow::Result<Ended> {
     let steps = end(&mut supervision, &client, &handover);
     let ended = watched(&client, attempt, folder, activities, steps).await;
     if let Ok(Watched::Stopped) = ended {
-        // What has been done is worth more when it is known.
-        let _ = tokio::time::timeout(LAST_DELIVERY, supervision.courier.deliver()).await;
+        let settled = tokio::time::timeout(LAST_STEPS, settle(&mut supervision, &client)).await;
+        if let Ok(Ok(true)) = settled {
+            leave(&handover, ENDED, "");
+            return Ok(Ended::new(0, format!("attempt {attempt}: {}", said(Ending::Completed))));
+        }
         leave(&handover, INTERRUPTED, NAME);
         return Ok(Ended::new(Ending::Stopped.exit_code(), "told to end by a signal while publishing"));
     }
@@ -66,6 +69,19 @@ async fn finish(settings: &Settings) -> anyhow::Result<Ended> {
         Watched::Stopped => (Ending::Stopped, said(Ending::Stopped)),
     };
     Ok(Ended::new(ending.exit_code(), format!("attempt {attempt}: {why}")))
+}
+
+/// Says what has been done before the stage was told to stop. True when that is all there was to do: a pull request
+/// that is open is not taken back.
+async fn settle(supervision: &mut Supervision<'_>, client: &Client) -> Result<bool, Halt> {
+    supervision.courier.deliver().await?;
+    if assignment_of(client, &supervision.settings.attempt).await?.state != AttemptState::Published {
+        return Ok(false);
+    }
+    let manifest = Manifest::read(&supervision.folder.candidate()).context("the candidate's manifest")?;
+    let usage = manifest.map(|manifest| manifest.usage).unwrap_or_default();
+    let ending = supervision.record_end(StageOutcome::Published { usage }).await?;
+    Ok(ending == Ending::Completed)
 }
 
 fn said(ending: Ending) -> String {
