@@ -18,6 +18,8 @@ for entry in "${needed[@]}"; do
   command -v "$command" >/dev/null 2>&1 || missing+=("$package")
 done
 
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+
 if ((${#missing[@]})); then
   if ((EUID == 0)); then
     sudo=()
@@ -36,6 +38,9 @@ if ! command -v cargo >/dev/null 2>&1; then
   echo "The tests need a Rust toolchain (1.95 or newer); see https://rustup.rs" >&2
   exit 1
 fi
+
+# What proves the Kubernetes manifests.
+scripts/kubernetes-tools.sh
 
 # The stories drive the built programs, so these come first.
 cargo build --workspace --bins --locked
