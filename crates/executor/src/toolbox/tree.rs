@@ -101,7 +101,9 @@ impl Tree {
     /// The bytes of a regular file of at most `limit` bytes.
     pub fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>, TreeError> {
         let file = self.open_file(path, limit)?;
-        let mut bytes = Vec::new();
+        let size = file.metadata().map_or(0, |metadata| metadata.len().min(limit));
+        // All of it at once: a vector that grows would take the room of two.
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0).saturating_add(1));
         // The file may grow while it is read: one byte more than the limit is enough to know.
         let read = file.take(limit + 1).read_to_end(&mut bytes);
         read.map_err(|source| TreeError::Io { path: path.to_owned(), source })?;
@@ -248,12 +250,53 @@ fn open_beneath(root: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, T
             Ok(file) => Ok(file),
             // The kernel asks to try again when it lost a race with a rename.
             Err(Errno::AGAIN | Errno::INTR) => continue,
+            // An old kernel, or a sandbox that has its own.
+            Err(Errno::NOSYS) => open_step_by_step(&root, path, flags),
             Err(Errno::NOENT | Errno::NOTDIR) => Err(TreeError::Missing(shown(path))),
             Err(Errno::XDEV | Errno::LOOP) => Err(TreeError::Outside(shown(path))),
             Err(Errno::NXIO) => Err(TreeError::NotAFile { path: shown(path), kind: "a pipe or socket" }),
             Err(error) => Err(TreeError::Io { path: shown(path), source: error.into() }),
         };
     }
+}
+
+/// The same where the kernel has no `openat2`: each folder is opened by itself and must be one.
+fn open_step_by_step(root: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, TreeError> {
+    use rustix::io::Errno;
+    let outside = || TreeError::Outside(shown(path));
+    let io_error = |error: Errno| TreeError::Io { path: shown(path), source: error.into() };
+    let mut names: Vec<&str> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+    if path.starts_with('/') || names.contains(&"..") {
+        return Err(outside());
+    }
+    let last = names.pop().unwrap_or(".");
+    let open = |folder: &OwnedFd, name: &str, flags: OFlags| -> Result<OwnedFd, TreeError> {
+        let opened =
+            rustix::fs::openat(folder, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        let opened = opened.map_err(|error| match error {
+            Errno::NOENT => TreeError::Missing(shown(path)),
+            Errno::LOOP => outside(),
+            // With NOFOLLOW a link is no folder either.
+            Errno::NOTDIR if is_link(folder, name) => outside(),
+            Errno::NOTDIR => TreeError::Missing(shown(path)),
+            Errno::NXIO => TreeError::NotAFile { path: shown(path), kind: "a pipe or socket" },
+            error => io_error(error),
+        })?;
+        // O_PATH|O_NOFOLLOW opens a link itself.
+        let stat = rustix::fs::fstat(&opened).map_err(io_error)?;
+        let is_link = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink();
+        if is_link { Err(outside()) } else { Ok(opened) }
+    };
+    let mut folder = rustix::io::dup(&root).map_err(io_error)?;
+    for name in names {
+        folder = open(&folder, name, OFlags::PATH | OFlags::DIRECTORY)?;
+    }
+    open(&folder, last, flags)
+}
+
+fn is_link(folder: &OwnedFd, name: &str) -> bool {
+    let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink())
 }
 
 fn regular_size(path: &str, file: &OwnedFd) -> Result<u64, TreeError> {
@@ -315,6 +358,36 @@ mod tests {
         }
         assert_eq!(std::fs::read_to_string(outside.path().join("canary")).unwrap(), "secret");
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn both_ways_of_opening_agree() {
+        let (folder, tree) = tree();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("canary"), "secret").unwrap();
+        std::os::unix::fs::symlink(outside.path(), folder.path().join("link")).unwrap();
+        std::os::unix::fs::symlink(outside.path().join("canary"), folder.path().join("file")).unwrap();
+        tree.write("a/b/c", b"x").unwrap();
+        let absolute = outside.path().join("canary");
+        let absolute = absolute.to_str().unwrap();
+        let paths =
+            ["", "a", "a/b/c", "a/b/c/d", "a/x", "x/y", "link", "link/canary", "file", "a/../a/b", "../x"];
+        for path in paths.into_iter().chain([absolute]) {
+            for flags in [OFlags::RDONLY, OFlags::PATH, OFlags::PATH | OFlags::DIRECTORY] {
+                let word = |opened: Result<OwnedFd, TreeError>| match opened {
+                    Ok(_) => "opened".to_owned(),
+                    Err(error) => error.to_string(),
+                };
+                let (one, other) = (tree.beneath(path, flags), open_step_by_step(&*tree.root, path, flags));
+                let is_outside = |opened: &Result<_, _>| matches!(opened, Err(TreeError::Outside(_)));
+                // What goes up and down again is opened by the one and refused by the other.
+                if path != "a/../a/b" {
+                    assert_eq!(word(one), word(other), "{path} {flags:?}");
+                } else {
+                    assert!(is_outside(&other), "{path} {flags:?}");
+                }
+            }
+        }
     }
 
     #[test]
