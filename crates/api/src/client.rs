@@ -156,6 +156,36 @@ impl Client {
         self.get("/v1/targets", &()).await
     }
 
+    /// `POST /v1/targets/{id}/unregister`
+    pub async fn unregister_target(
+        &self,
+        target: &TargetId,
+        request: &types::ReasonRequest,
+    ) -> Result<types::Steered, ClientError> {
+        self.post(&format!("/v1/targets/{target}/unregister"), request).await
+    }
+
+    /// `POST /v1/targets/rejected`
+    pub async fn reject_target(&self, request: &types::RejectTarget) -> Result<types::Steered, ClientError> {
+        self.post("/v1/targets/rejected", request).await
+    }
+
+    /// `POST /v1/scheduler/passes`
+    pub async fn request_pass(&self) -> Result<types::PassRequested, ClientError> {
+        self.decode(self.send(self.http.post(self.url("/v1/scheduler/passes"))).await?).await
+    }
+
+    /// `GET /v1/scheduler/passes`
+    pub async fn passes(&self, query: &types::PassesQuery) -> Result<types::Passes, ClientError> {
+        self.get("/v1/scheduler/passes", query).await
+    }
+
+    /// `PUT /v1/scheduler/passes`
+    pub async fn report_pass(&self, report: &types::PassReport) -> Result<(), ClientError> {
+        let request = self.http.put(self.url("/v1/scheduler/passes")).json(report);
+        self.send(request).await.map(|_| ())
+    }
+
     /// `POST /v1/targets`
     pub async fn register_target(
         &self,

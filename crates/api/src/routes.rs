@@ -180,6 +180,42 @@ pub const ROUTES: &[Route] = &[
     )
     .put(SMALL),
     post(
+        "/v1/targets/{target_id}/unregister",
+        Access::Operator,
+        "Begins nothing more of a target; what is under way goes on.",
+        json::<types::ReasonRequest>(),
+        json::<types::Steered>(),
+    ),
+    post(
+        "/v1/targets/rejected",
+        Access::Operator,
+        "Records that a scheduler found a registration which is not accepted.",
+        json::<types::RejectTarget>(),
+        json::<types::Steered>(),
+    ),
+    get(
+        "/v1/scheduler/passes",
+        Access::Operator,
+        "Which passes were asked for and made; waits for either on request.",
+        json::<types::Passes>(),
+    )
+    .query(object::<types::PassesQuery>),
+    post(
+        "/v1/scheduler/passes",
+        Access::Operator,
+        "Asks the schedulers for a pass.",
+        Body::Empty,
+        json::<types::PassRequested>(),
+    ),
+    post(
+        "/v1/scheduler/passes",
+        Access::Operator,
+        "Says that a scheduler made a pass which began after that request.",
+        json::<types::PassReport>(),
+        Body::Empty,
+    )
+    .put(SMALL),
+    post(
         "/v1/attempts/claim",
         Access::Operator,
         "Claims a task for a new attempt, if nothing forbids it now.",
@@ -251,8 +287,8 @@ pub const ROUTES: &[Route] = &[
     .put(ARTIFACT),
     get(
         "/v1/artifacts/{sha256}",
-        Access::Operator,
-        "The bytes of that SHA-256, verified when read.",
+        Access::Executor,
+        "The bytes of that SHA-256, verified when read; for an executor, if its own attempt stored them.",
         Body::Bytes,
     ),
 ];

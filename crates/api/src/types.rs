@@ -6,7 +6,7 @@ use model::event::{
     ArtifactStored, ChangePermitted, InvariantChecked, Reason, SandboxReported, Timestamp, Usage,
     ViolationRecord,
 };
-use model::graph::{Failure, Invalidation, Pause, PullRequest};
+use model::graph::{Failure, Invalidation, Pause, PullRequest, Unregistration};
 use model::select::TargetLimits;
 use model::{
     ActorId, AttemptId, AttemptState, BranchName, CommitId, Digest, Epoch, Event, Seq, TargetId, TaskId,
@@ -315,15 +315,100 @@ pub struct RegisterTarget {
     /// The operator's own policy.yaml, which can only tighten the repository's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator_policy: Option<String>,
-    /// backlog.yaml, as text: used only while the repository holds none, and never written back to.
+    /// backlog.yaml, for a repository that has none of its own. Nothing is written back to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<String>,
-    /// The image in which the agent and the checks of its attempts run, where attempts are pods.
+    /// The image in which agents and checks run, for launchers that have images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor_image: Option<String>,
-    /// Who; `operator` when absent.
+    /// Where a scheduler found it; absent when a human sends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Who registers it; `operator` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor_id: Option<ActorId>,
+}
+
+impl RegisterTarget {
+    /// The registration of a contract and nothing else, by a human.
+    pub fn of_contract(contract: String) -> Self {
+        Self {
+            contract,
+            operator_policy: None,
+            backlog: None,
+            executor_image: None,
+            source: None,
+            actor_id: None,
+        }
+    }
+}
+
+/// `POST /v1/targets/rejected`: a scheduler found a registration that is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RejectTarget {
+    /// Where it was found, such as `configmap/NAME`.
+    pub source: String,
+    /// The target that it names, if it names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_id: Option<TargetId>,
+    /// SHA-256 of what was found there.
+    pub digest: Digest,
+    /// What is wrong with it.
+    pub problems: Vec<String>,
+    /// Which scheduler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor_id: Option<ActorId>,
+}
+
+/// `POST /v1/scheduler/passes`: somebody asked for a pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PassRequested {
+    /// The number of the request, counted from the control plane's start.
+    pub number: u64,
+}
+
+/// The question of `GET /v1/scheduler/passes`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PassesQuery {
+    /// Answer when another pass was requested than this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_after: Option<u64>,
+    /// Answer when a pass was made for this request or a later one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_from: Option<u64>,
+    /// Answer after so many milliseconds in any case; at once unless said, at most 30000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+}
+
+/// `GET /v1/scheduler/passes`. Kept in memory, no event: what a pass does is in the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Passes {
+    /// The number of the last request.
+    pub requested: u64,
+    /// The number of the last request for which a pass was made.
+    pub done: u64,
+    /// What a scheduler said of its last pass; absent when none made one since the control plane started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<PassReport>,
+}
+
+/// `PUT /v1/scheduler/passes`: a scheduler made a pass that began after that request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PassReport {
+    /// The number of the last request before the pass began; 0 when nobody asked.
+    pub number: u64,
+    /// Which scheduler.
+    pub by: ActorId,
+    /// When the pass ended.
+    pub at: Timestamp,
+    /// How many executors it started.
+    pub launched: u64,
+    /// What kept targets or attempts from going on.
+    pub problems: Vec<String>,
 }
 
 /// `POST /v1/targets`
@@ -359,6 +444,18 @@ pub struct TargetView {
     pub contract: String,
     /// The operator's own policy.
     pub operator_policy: Option<String>,
+    /// backlog.yaml as registered, for a repository that has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<String>,
+    /// The image in which agents and checks run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executor_image: Option<String>,
+    /// Where a scheduler found the registration; absent when a human sent it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// That and why it is registered no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unregistered: Option<Unregistration>,
     /// Whether its attempts are paused, and why.
     pub pause: Option<Pause>,
     /// Attempts under way.
@@ -515,12 +612,6 @@ pub struct Assignment {
     pub contract: String,
     /// The operator's own policy.
     pub operator_policy: Option<String>,
-    /// backlog.yaml, as registered: used only when the base commit holds none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backlog: Option<String>,
-    /// The image in which its agent and checks run, where attempts are pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub executor_image: Option<String>,
     /// Its task.
     pub task_id: TaskId,
     /// The revision of the task.
@@ -541,8 +632,13 @@ pub struct Assignment {
     pub timeout_seconds: u64,
     /// The permitted commit, once there is one.
     pub candidate: Option<CommitId>,
-    /// Its stored files of the kinds `manifest` and `pack`: what a verified attempt is published from when no
-    /// folder of it is left.
+    /// The registered backlog.yaml, for a repository that has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog: Option<String>,
+    /// The image in which its agent and checks run, where attempts are pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executor_image: Option<String>,
+    /// The stored manifest and pack of its candidate, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<ArtifactStored>,
 }
@@ -611,7 +707,7 @@ impl From<&ReasonRequest> for Reason {
 /// What became of a steering request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Steered {
-    /// `invalidated`, `cancelled`, `lost`, `paused` or `resumed`.
+    /// `invalidated`, `cancelled`, `lost`, `paused`, `resumed`, `unregistered` or `rejected`.
     pub status: String,
     /// The attempt, when it was about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

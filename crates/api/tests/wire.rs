@@ -71,11 +71,20 @@ fn every_body_of_every_route_survives_the_way_there_and_back() {
     wire.answer::<TargetList>(json!({ "targets": [{
         "target_id": "shop", "name": "Shop", "repo_url": "file:///srv/shop.git", "default_branch": "main",
         "registered_at": MOMENT, "contract": "target_id: shop\n", "operator_policy": "limits: {}\n",
-        "pause": pause(), "live_attempts": 1, "open_pull_requests": 2, "observation": observation(),
+        "backlog": "tasks: []\n", "executor_image": "python:3.12", "source": "configmap/leviathan-target-shop",
+        "unregistered": { "by": "operator", "reason": "moved", "at": MOMENT }, "pause": pause(), "live_attempts": 1, "open_pull_requests": 2, "observation": observation(),
     }] }));
-    wire.request::<RegisterTarget>(
-        json!({ "contract": "target_id: shop\n", "operator_policy": "limits: {}\n" }),
-    );
+    wire.request::<RegisterTarget>(json!({
+        "contract": "target_id: shop\n", "operator_policy": "limits: {}\n", "backlog": "tasks: []\n",
+        "executor_image": "python:3.12", "source": "configmap/leviathan-target-shop", "actor_id": "scheduler",
+    }));
+    wire.request::<RejectTarget>(json!({
+        "source": "configmap/leviathan-target-shop", "target_id": "shop", "digest": DIGEST,
+        "problems": ["contract.yaml:1:1: broken"], "actor_id": "scheduler",
+    }));
+    wire.answer::<PassRequested>(json!({ "number": 3 }));
+    wire.request::<PassReport>(pass());
+    wire.answer::<Passes>(json!({ "requested": 3, "done": 2, "last": pass() }));
     wire.answer::<TargetRegisteredResponse>(json!({ "target_id": "shop", "changed": true }));
     wire.request::<TargetObservation>(observation());
     wire.request::<ClaimRequest>(json!({
@@ -95,7 +104,8 @@ fn every_body_of_every_route_survives_the_way_there_and_back() {
         "contract": "target_id: shop\n", "operator_policy": null, "task_id": "task-001",
         "task_revision": DIGEST, "base_commit": COMMIT, "branch": "leviathan/task-001-a1",
         "policy_digest": DIGEST, "agent": "claude", "model": null, "created_at": MOMENT,
-        "timeout_seconds": 1800, "candidate": COMMIT,
+        "timeout_seconds": 1800, "candidate": COMMIT, "backlog": "tasks: []\n", "executor_image": "python:3.12",
+        "artifacts": [{ "sha256": DIGEST, "name": "candidate.pack", "kind": "pack", "size": 4 }],
     }));
     wire.request::<HeartbeatRequest>(json!({ "activity": "running the checks" }));
     wire.answer::<HeartbeatResponse>(json!({ "lease_ms": 120_000, "paused": false }));
@@ -121,6 +131,7 @@ fn every_filter_survives_the_way_there_and_back() {
         json!({ "target": "shop", "task": "task-001", "id": "abc", "status": "live", "limit": 5 }),
     );
     wire.request::<TasksQuery>(json!({ "target": "shop" }));
+    wire.request::<PassesQuery>(json!({ "requested_after": 1, "done_from": 2, "wait_ms": 500 }));
 }
 
 #[test]
@@ -173,6 +184,10 @@ fn failure() -> Value {
 
 fn limits() -> Value {
     json!({ "max_concurrent": 1, "max_open_prs": 3, "overlap_waits": true })
+}
+
+fn pass() -> Value {
+    json!({ "number": 2, "by": "scheduler", "at": MOMENT, "launched": 1, "problems": ["target shop: broken"] })
 }
 
 fn observation() -> Value {

@@ -12,6 +12,7 @@ mod failure;
 mod graph;
 mod guard;
 mod health;
+mod passes;
 mod payload;
 mod steer;
 mod targets;
@@ -23,12 +24,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use api::token::Keyring;
-use api::types::TargetObservation;
+use api::types::{Passes, TargetObservation};
 use axum::Router;
 use axum::middleware;
 use model::event::Timestamp;
 use model::{AttemptId, TargetId};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use self::failure::Failure;
 use crate::artifacts::Artifacts;
@@ -43,6 +44,8 @@ pub(crate) struct App {
     pub(crate) keyring: Keyring,
     pub(crate) leases: Mutex<Leases>,
     pub(crate) observations: RwLock<HashMap<TargetId, TargetObservation>>,
+    /// What was asked of the schedulers, and what became of it.
+    pub(crate) passes: watch::Sender<Passes>,
     /// How many artifacts are received at once.
     pub(crate) uploads: Semaphore,
     pub(crate) backend: &'static str,
@@ -61,6 +64,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(steer::routes())
         .merge(targets::routes())
         .merge(tasks::routes())
+        .merge(passes::routes())
         .merge(artifacts::routes())
         .method_not_allowed_fallback(failure::method_not_allowed)
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app), guard::admit))

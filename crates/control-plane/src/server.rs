@@ -119,6 +119,7 @@ impl Server {
             keyring: Keyring::new(&config.token),
             leases: Leases::new(config.lease, Instant::now()).into(),
             observations: std::sync::RwLock::default(),
+            passes: tokio::sync::watch::Sender::default(),
             uploads: Semaphore::new(UPLOADS),
             backend: config.backend.as_str(),
         });

@@ -5,9 +5,12 @@ use std::fmt;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use api::types::{ClaimRequest, DispatchRequest, LostEvidence, LostRequest, ReasonRequest, RegisterTarget};
+use api::types::{
+    ClaimRequest, DispatchRequest, LostEvidence, LostRequest, ReasonRequest, RegisterTarget, RejectTarget,
+};
 use model::event::{
-    AttemptClaimed, AttemptCreated, Event, EventKind, Reason, Subject, TargetRegistered, Timestamp,
+    AttemptClaimed, AttemptCreated, Event, EventKind, Reason, Subject, TargetRegistered, TargetRejected,
+    Timestamp,
 };
 use model::graph::{Attempt, Refusal, Task};
 use model::select::{self, WaitReason};
@@ -227,13 +230,47 @@ pub(crate) fn register(
         operator_policy: request.operator_policy.clone(),
         backlog: request.backlog.clone(),
         executor_image: request.executor_image.clone(),
+        source: request.source.clone(),
     };
-    if graph.target(&contract.target_id).is_some_and(|known| known.registered == registered) {
+    if graph
+        .target(&contract.target_id)
+        .is_some_and(|known| known.registered == registered && known.unregistered.is_none())
+    {
         return Vec::new();
     }
     let kind = EventKind::TargetRegistered(registered);
     let actor = request.actor_id.as_ref().unwrap_or(&OPERATOR);
     vec![stamp.event(Subject::target(&contract.target_id), actor, kind)]
+}
+
+/// Begins nothing more of a target. What is under way goes on.
+pub(crate) fn unregister(
+    graph: &Graph,
+    id: &TargetId,
+    request: &ReasonRequest,
+    stamp: Stamp,
+) -> Result<Vec<Event>, Denied> {
+    check_reason(request)?;
+    let target = graph.target(id).ok_or_else(|| Denied::Unknown(Refusal::UnknownTarget(id.clone())))?;
+    if target.unregistered.is_some() {
+        return Ok(Vec::new());
+    }
+    let unregistered = EventKind::TargetUnregistered(request.into());
+    Ok(vec![stamp.event(Subject::target(id), actor(request), unregistered)])
+}
+
+/// Records that a registration was not accepted; once for as long as the same is found in the same place.
+pub(crate) fn reject(graph: &Graph, request: &RejectTarget, stamp: Stamp) -> Vec<Event> {
+    let RejectTarget { source, target_id, digest, problems, actor_id } = request;
+    if graph.rejection(source).is_some_and(|last| last.rejected.digest == *digest) {
+        return Vec::new();
+    }
+    let known = target_id.as_ref().filter(|id| graph.target(id).is_some());
+    let subject = known.map_or_else(Subject::everything, Subject::target);
+    let rejected =
+        TargetRejected { source: source.clone(), digest: digest.clone(), problems: problems.clone() };
+    let actor = actor_id.as_ref().unwrap_or(&OPERATOR);
+    vec![stamp.event(subject, actor, EventKind::TargetRejected(rejected))]
 }
 
 impl Stamp {

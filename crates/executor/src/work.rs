@@ -325,6 +325,7 @@ fn registered(assignment: &Assignment) -> spec::Registered<'_> {
     spec::Registered {
         contract: Some(document("registered contract.yaml", &assignment.contract)),
         policy: assignment.operator_policy.as_deref().map(|text| document("operator policy.yaml", text)),
+        backlog: assignment.backlog.as_deref().map(|text| document("registered backlog.yaml", text)),
     }
 }
 

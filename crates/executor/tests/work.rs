@@ -75,8 +75,6 @@ impl Bench {
                 target_id: target,
                 contract,
                 operator_policy: None,
-                backlog: None,
-                executor_image: None,
                 task_id: task.task_id.clone(),
                 task_revision: task.revision(),
                 base_commit: base.clone(),
@@ -87,6 +85,8 @@ impl Bench {
                 created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
                 timeout_seconds: 120,
                 candidate: None,
+                backlog: None,
+                executor_image: None,
                 artifacts: Vec::new(),
             },
         };
@@ -151,6 +151,7 @@ fn fetch(data: &Path, target: &TargetId, contract: &str) -> (CommitId, model::Ta
     let registered = target::spec::Registered {
         contract: Some(model::Document { file: "contract.yaml", content: Some(contract.as_bytes()) }),
         policy: None,
+        backlog: None,
     };
     let spec = target::spec::read(&mirror.repository().unwrap(), &base, registered).unwrap();
     (base, spec)

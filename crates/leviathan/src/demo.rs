@@ -74,15 +74,7 @@ async fn show(arguments: &Arguments) -> anyhow::Result<Answer> {
 
 async fn register(client: &Client, stage: &Stage) -> anyhow::Result<()> {
     let contract = crate::plain_git::git(&stage.origin(), &["show", "main:.leviathan/contract.yaml"])?;
-    client
-        .register_target(&RegisterTarget {
-            contract,
-            operator_policy: None,
-            backlog: None,
-            executor_image: None,
-            actor_id: None,
-        })
-        .await?;
+    client.register_target(&RegisterTarget::of_contract(contract)).await?;
     Ok(())
 }
 

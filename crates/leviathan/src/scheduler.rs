@@ -19,6 +19,9 @@ use tokio::sync::watch;
 
 use crate::data::DataFolder;
 use crate::{Answer, logging};
+use cluster::LauncherSettings;
+
+mod cluster;
 
 /// What `leviathan scheduler` is told.
 #[derive(Args)]
@@ -32,6 +35,8 @@ pub(crate) struct Arguments {
     data: DataFolder,
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    launcher: LauncherSettings,
 }
 
 /// Where the control plane is, and the operator's token for it.
@@ -92,10 +97,11 @@ pub(crate) struct Settings {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
     let data = arguments.data.path()?;
     let client = arguments.control_plane.client(&data)?;
-    let config = arguments.settings.config(client, data)?;
     logging::start();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     runtime.block_on(async {
+        let config = arguments.settings.config(client, data)?;
+        let config = arguments.launcher.apply(config).await?;
         let stop = told_to_stop()?;
         if arguments.once {
             let report = scheduler::run_once(config, stop).await?;
@@ -174,6 +180,8 @@ impl Settings {
             client,
             actor: self.name.unwrap_or_else(|| name_of(&data)),
             launcher: Launcher::Worktree(launcher),
+            config_maps: None,
+            leadership: None,
             agent: Agent { choice: self.agent, model: self.model },
             access: RepositoryAccess { git: Git::find()?.with_network(network), github },
             interval: self.interval,
@@ -224,7 +232,7 @@ pub(crate) fn told_to_stop() -> anyhow::Result<watch::Receiver<bool>> {
     Ok(stopped)
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: SignedDuration =
         text.parse().map_err(|_| format!("`{text}` is no duration: expected such as `10s` or `500ms`"))?;
     let duration = Duration::try_from(parsed).map_err(|_| format!("`{text}` is negative"))?;

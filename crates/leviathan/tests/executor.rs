@@ -74,13 +74,7 @@ impl Installation {
     fn claim(&self, agent: &str) -> Dispatched {
         let contract =
             format!("target_id: shop\nname: Shop\nrepo_url: {}\ndefault_branch: main\n", self.origin.url());
-        let register = RegisterTarget {
-            contract: contract.clone(),
-            operator_policy: None,
-            backlog: None,
-            executor_image: None,
-            actor_id: None,
-        };
+        let register = RegisterTarget::of_contract(contract.clone());
         self.runtime.block_on(self.client.register_target(&register)).unwrap();
         let (base, spec) = read_documents(&self.data(), &contract);
         let task = spec.backlog.tasks[0].clone();
@@ -218,6 +212,7 @@ fn read_documents(data: &Path, contract: &str) -> (CommitId, TargetSpec) {
     let registered = target::spec::Registered {
         contract: Some(Document { file: "contract.yaml", content: Some(contract.as_bytes()) }),
         policy: None,
+        backlog: None,
     };
     let spec = target::spec::read(&mirror.repository().unwrap(), &base, registered).unwrap();
     (base, spec)

@@ -58,17 +58,17 @@ fn subject(subject: &Subject) -> String {
 
 fn look(kind: &EventKind) -> Look {
     match kind {
-        EventKind::TargetRejected(_)
-        | EventKind::PolicyViolated(_)
+        EventKind::PolicyViolated(_)
         | EventKind::InvariantFailed(_)
+        | EventKind::TargetRejected(_)
         | EventKind::AttemptFailed(_)
         | EventKind::AttemptLost(_) => Look::Bad,
         EventKind::PrMerged(_) | EventKind::AttemptCompleted(_) | EventKind::TaskCompleted(_) => Look::Good,
-        EventKind::TargetUnregistered(_)
-        | EventKind::PrCreated(_)
+        EventKind::PrCreated(_)
         | EventKind::PrHumanOwned(_)
         | EventKind::PublishParked(_)
         | EventKind::SchedulerPaused(_)
+        | EventKind::TargetUnregistered(_)
         | EventKind::AttemptCancelled(_)
         | EventKind::AttemptInvalidated(_) => Look::Waiting,
         EventKind::TargetRegistered(_)
@@ -98,10 +98,6 @@ fn look(kind: &EventKind) -> Look {
 fn detail(kind: &EventKind) -> String {
     match kind {
         EventKind::TargetRegistered(it) => format!("{} at {}", it.name, it.repo_url),
-        EventKind::TargetRejected(it) => {
-            let first = it.problems.first().map(String::as_str).unwrap_or_default();
-            format!("{}: {first}", it.source)
-        }
         EventKind::TaskCreated(it) | EventKind::TaskUpdated(it) => it.title.clone(),
         EventKind::TaskCompleted(it) => match &it.attempt_id {
             Some(attempt) => format!("by {attempt}"),
@@ -114,6 +110,10 @@ fn detail(kind: &EventKind) -> String {
         }
         EventKind::AttemptClaimed(it) => format!("epoch {} by {}", it.epoch, it.launcher),
         EventKind::AttemptLaunched(it) => format!("epoch {} as {}", it.epoch, it.name),
+        EventKind::TargetRejected(it) => {
+            let first = it.problems.first().map(String::as_str).unwrap_or_default();
+            format!("{}: {first}", it.source)
+        }
         EventKind::AttemptStarted(it) => format!("epoch {} on {}", it.epoch, it.executor),
         EventKind::SandboxReported(it) => {
             let held = it.layers.iter().filter(|layer| layer.holds).count();

@@ -408,6 +408,8 @@ pub struct TargetSpec {
     pub policy: Policy,
     /// The operator's policy as it was given. A path must pass its scopes as well.
     pub operator_policy: Option<Policy>,
+    /// Whether the backlog is the registered one, because the repository has none. Nothing is written back to it.
+    pub backlog_is_registered: bool,
     /// The digests of the texts.
     pub digests: DocumentDigests,
     /// What is suspicious in the documents without being wrong.

@@ -276,6 +276,9 @@ pub struct TargetRegistered {
     /// The image in which the agent and the checks of its attempts run, where attempts are pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor_image: Option<String>,
+    /// Where a scheduler found the registration, such as `configmap/NAME`; absent when a human sent it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 /// A registration that was not accepted.

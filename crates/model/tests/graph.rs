@@ -88,6 +88,7 @@ fn registered() -> EventKind {
         operator_policy: None,
         backlog: None,
         executor_image: None,
+        source: None,
     })
 }
 

@@ -1,15 +1,19 @@
 //! Carries out what was planned, through the control plane and the launcher. That somebody else was faster is an
 //! answer and no error: the next pass sees what became of it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use api::types::{ClaimRequest, DispatchRequest, Dispatched, LostRequest};
 use api::{Client, ClientError, ErrorCode};
-use model::event::{Event, EventKind};
+use model::event::{AttemptLaunched, Event, EventKind, Subject};
+use model::graph::Attempt;
+use model::{AttemptId, Epoch, EventId, Graph, TargetId, TaskId};
 use secrecy::SecretString;
 
 use crate::fault::Fault;
-use crate::launch::{LaunchError, Order};
+use crate::history::History;
+use crate::launch::{LaunchError, Launched, Order};
 use crate::plan::{Dispatch, Lost, Reconciliation};
 use crate::{Config, Report};
 
@@ -19,6 +23,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Carries out a reconciliation: what happened is recorded first, then what waits is handed out.
 pub(crate) async fn reconcile(
     config: &Config,
+    history: &History,
     plan: Reconciliation,
     report: &mut Report,
 ) -> Result<(), ClientError> {
@@ -33,7 +38,7 @@ pub(crate) async fn reconcile(
         report.launcher(config.launcher.stop(&attempt, GRACE).await);
     }
     for dispatch in plan.dispatch {
-        dispatch_again(config, dispatch, report).await?;
+        dispatch_again(config, history, dispatch, report).await?;
     }
     Ok(())
 }
@@ -41,6 +46,7 @@ pub(crate) async fn reconcile(
 /// Claims a task and starts its executor. `false` when the task may not be claimed now.
 pub(crate) async fn claim(
     config: &Config,
+    history: &History,
     request: &ClaimRequest,
     report: &mut Report,
 ) -> Result<bool, ClientError> {
@@ -51,7 +57,8 @@ pub(crate) async fn claim(
     config.fault.reach("after_claim");
     let Dispatched { attempt_id, n, .. } = &dispatched;
     tracing::info!(target.id = %request.target_id, task.id = %request.task_id, attempt.id = %attempt_id, n, "claimed a task");
-    launch(config, dispatched, report).await;
+    let work = Work::at(&request.target_id, &request.task_id, request.timeout_seconds, history.graph());
+    launch(config, dispatched, &work, report).await?;
     Ok(true)
 }
 
@@ -85,7 +92,16 @@ async fn lose(config: &Config, lost: Lost, report: &mut Report) -> Result<(), Cl
     Ok(())
 }
 
-async fn dispatch_again(config: &Config, dispatch: Dispatch, report: &mut Report) -> Result<(), ClientError> {
+async fn dispatch_again(
+    config: &Config,
+    history: &History,
+    dispatch: Dispatch,
+    report: &mut Report,
+) -> Result<(), ClientError> {
+    let graph = history.graph();
+    let Some(work) = graph.attempt(&dispatch.attempt).map(|attempt| Work::of(attempt, graph)) else {
+        return Ok(());
+    };
     let request = DispatchRequest {
         expected_epoch: dispatch.epoch,
         launcher: config.launcher.name().to_owned(),
@@ -95,25 +111,112 @@ async fn dispatch_again(config: &Config, dispatch: Dispatch, report: &mut Report
     if let Some(dispatched) = unless_overtaken(answer)? {
         config.fault.reach("after_dispatch");
         tracing::info!(attempt.id = %dispatched.attempt_id, epoch = %dispatched.epoch, "handed out an attempt again");
-        launch(config, dispatched, report).await;
+        launch(config, dispatched, &work, report).await?;
     }
     Ok(())
 }
 
-/// An executor that cannot be started is a problem of this machine; the attempt waits and is handed out again.
-async fn launch(config: &Config, dispatched: Dispatched, report: &mut Report) {
+/// An executor that cannot be started is a problem of this machine or cluster; the attempt waits and is handed out
+/// again.
+async fn launch(
+    config: &Config,
+    dispatched: Dispatched,
+    work: &Work,
+    report: &mut Report,
+) -> Result<(), ClientError> {
     let Dispatched { attempt_id, epoch, token, .. } = dispatched;
-    let order = Order { attempt: &attempt_id, epoch, token: &SecretString::from(token) };
-    report.launched += usize::from(report.launcher(config.launcher.launch(order).await));
+    let order = Order {
+        attempt: &attempt_id,
+        epoch,
+        token: &SecretString::from(token),
+        target: &work.target,
+        task: &work.task,
+        timeout: work.timeout,
+        image: work.image.as_deref(),
+    };
+    let launched = config.launcher.launch(order).await;
     config.fault.reach("after_launch");
+    match launched {
+        Ok(launched) => {
+            report.launched += 1;
+            let Some(launched) = launched else { return Ok(()) };
+            record_launch(config, &attempt_id, epoch, work, launched).await
+        }
+        Err(error) => {
+            report.problems.push(error.to_string());
+            Ok(())
+        }
+    }
+}
+
+/// From here on an executor that is not there any more is one that somebody deleted.
+async fn record_launch(
+    config: &Config,
+    attempt: &AttemptId,
+    epoch: Epoch,
+    work: &Work,
+    launched: Launched,
+) -> Result<(), ClientError> {
+    let Launched { name, uid } = launched;
+    let launched = Event {
+        event_id: EventId::derived(["attempt.launched", attempt.as_str(), &epoch.to_string(), &uid]),
+        timestamp: crate::now(),
+        actor_id: config.actor.clone(),
+        subject: Subject::attempt(&work.target, &work.task, attempt),
+        kind: EventKind::AttemptLaunched(AttemptLaunched { epoch, name, uid }),
+    };
+    record(&config.client, &config.fault, vec![launched]).await.map(drop)
+}
+
+/// Starts what waited for room, as far as there is room now.
+pub(crate) async fn launch_waiting(
+    config: &Config,
+    history: &History,
+    report: &mut Report,
+) -> Result<(), ClientError> {
+    let graph = history.graph();
+    let live: BTreeSet<&AttemptId> = graph.targets().flat_map(|(_, target)| &target.live).collect();
+    config.launcher.forget_all_but(&live);
+    for launched in config.launcher.launch_waiting().await {
+        match launched {
+            Ok((id, launched)) => {
+                let Some(attempt) = graph.attempt(&id) else { continue };
+                report.launched += 1;
+                record_launch(config, &id, attempt.epoch, &Work::of(attempt, graph), launched).await?;
+            }
+            Err(error) => report.problems.push(error.to_string()),
+        }
+    }
+    Ok(())
+}
+
+/// What a launcher must know of an attempt beside its name.
+struct Work {
+    target: TargetId,
+    task: TaskId,
+    timeout: Duration,
+    image: Option<String>,
+}
+
+impl Work {
+    fn of(attempt: &Attempt, graph: &Graph) -> Self {
+        Self::at(&attempt.target_id, &attempt.task_id, attempt.created.timeout_seconds, graph)
+    }
+
+    fn at(target: &TargetId, task: &TaskId, timeout_seconds: u64, graph: &Graph) -> Self {
+        Self {
+            target: target.clone(),
+            task: task.clone(),
+            timeout: Duration::from_secs(timeout_seconds),
+            image: graph.target(target).and_then(|known| known.registered.executor_image.clone()),
+        }
+    }
 }
 
 impl Report {
-    /// Notes what the launcher could not do, and says whether it could.
-    fn launcher(&mut self, answer: Result<(), LaunchError>) -> bool {
-        let is_done = answer.is_ok();
+    /// Notes what the launcher could not do.
+    fn launcher(&mut self, answer: Result<(), LaunchError>) {
         self.problems.extend(answer.err().map(|error| error.to_string()));
-        is_done
     }
 }
 

@@ -11,12 +11,16 @@ use model::{ActorId, AttemptId, EventId, Graph};
 /// How many events are asked for at once; the most that the control plane gives.
 const PAGE: u32 = 5000;
 
+/// How executors call themselves in the log.
+const EXECUTOR: &str = "executor";
+
 /// What the log says up to some event.
 #[derive(Debug, Default)]
 pub struct History {
     graph: Graph,
     handed_out: BTreeMap<AttemptId, HandedOut>,
     pauses: BTreeSet<EventId>,
+    cancelled_by_executor: BTreeSet<AttemptId>,
 }
 
 /// Who handed an attempt to an executor last, and when.
@@ -44,6 +48,11 @@ impl History {
         self.pauses.contains(id)
     }
 
+    /// Whether it was the attempt's own executor that said it was told to stop.
+    pub fn was_cancelled_by_its_executor(&self, attempt: &AttemptId) -> bool {
+        self.cancelled_by_executor.contains(attempt)
+    }
+
     /// Takes in the next event of the log.
     pub fn apply(&mut self, event: &Event) {
         self.graph.apply(event);
@@ -51,6 +60,9 @@ impl History {
             self.pauses.insert(event.event_id.clone());
         }
         let Some(attempt) = &event.subject.attempt_id else { return };
+        if matches!(event.kind, EventKind::AttemptCancelled(_)) && event.actor_id.as_str() == EXECUTOR {
+            self.cancelled_by_executor.insert(attempt.clone());
+        }
         if let EventKind::AttemptClaimed(_) = &event.kind {
             let handed_out = HandedOut { by: event.actor_id.clone(), at: event.timestamp };
             self.handed_out.insert(attempt.clone(), handed_out);

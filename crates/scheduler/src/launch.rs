@@ -1,13 +1,17 @@
 //! How an executor comes to run, is looked at, and is stopped. Every launcher starts the same program with the
 //! same variables; what the executor does then is not known here.
 
+pub mod kubernetes;
 pub mod worktree;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
-use model::{AttemptId, Epoch};
+use model::{AttemptId, Epoch, TargetId, TaskId};
 use secrecy::SecretString;
 
+pub use kubernetes::Kubernetes;
 pub use worktree::Worktree;
 
 /// The variables that an executor is given of the scheduler's own environment: those of the specification, and
@@ -34,10 +38,12 @@ pub const PASSED_ON: &[&str] = &[
 pub enum Launcher {
     /// A process of its own on this machine.
     Worktree(Worktree),
+    /// A Job of its own in a Kubernetes cluster.
+    Kubernetes(Box<Kubernetes>),
 }
 
 /// What is to be started.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Order<'a> {
     /// The attempt.
     pub attempt: &'a AttemptId,
@@ -45,29 +51,116 @@ pub struct Order<'a> {
     pub epoch: Epoch,
     /// Lets the executor act for this attempt in this epoch.
     pub token: &'a SecretString,
+    /// Its target.
+    pub target: &'a TargetId,
+    /// Its task.
+    pub task: &'a TaskId,
+    /// How long the whole attempt may take.
+    pub timeout: Duration,
+    /// The image that the target wants to be worked in, for launchers that have images.
+    pub image: Option<&'a str>,
+}
+
+/// How an executor was started, for launchers whose executors others can see and delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launched {
+    /// Its name where it runs.
+    pub name: String,
+    /// What tells it apart from others of that name.
+    pub uid: String,
 }
 
 /// What this launcher sees of an attempt's executor. A foreign launcher's executor is `Absent`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExecutorSight {
-    /// It was never started here.
+    /// It was never started here, or it was deleted.
     Absent,
-    /// It runs.
+    /// It runs, or it waits for its turn.
     Alive {
         /// The epoch it was started with.
         epoch: Epoch,
+    },
+    /// It is there and comes to nothing: it is to be stopped.
+    Stuck {
+        /// The epoch it was started with.
+        epoch: Epoch,
+        /// What keeps it.
+        end: End,
     },
     /// It was started and runs no more.
     Gone {
         /// The epoch it was started with.
         epoch: Epoch,
+        /// How it ended.
+        end: End,
     },
+}
+
+/// How an executor ended, or why it does not begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// What a scheduler decides by.
+    pub cause: Cause,
+    /// The launcher's own words, for people; empty when it has none.
+    pub words: String,
+}
+
+/// Why an executor runs no more, or does not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It ended, and what it did is in the log.
+    Ended,
+    /// It ended with an exit code that says that it failed.
+    Exit,
+    /// It was started without its token: whoever started it died meanwhile.
+    NotLaunched,
+    /// Its image cannot be had.
+    Image,
+    /// No machine or quota had room for it.
+    Unschedulable,
+    /// It had a machine and did not start.
+    NotStarting,
+    /// Its machine got rid of it.
+    Evicted,
+    /// Its machine is gone.
+    NodeLost,
+    /// It used more memory than it may.
+    OutOfMemory,
+    /// It reached the launcher's own time limit.
+    Deadline,
+    /// Somebody deleted it.
+    Deleted,
+}
+
+impl End {
+    /// An end for that cause, in those words.
+    pub fn new(cause: Cause, words: impl Into<String>) -> Self {
+        Self { cause, words: words.into() }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.cause {
+            Cause::Ended | Cause::NotLaunched => "its executor is gone",
+            Cause::Exit => "its executor failed",
+            Cause::Image => "the image of its executor cannot be had",
+            Cause::Unschedulable => "there was no room for its executor",
+            Cause::NotStarting => "its executor did not start",
+            Cause::Evicted => "its executor was evicted",
+            Cause::NodeLost => "the node of its executor is lost",
+            Cause::OutOfMemory => "its executor ran out of memory",
+            Cause::Deadline => "its executor reached the deadline",
+            Cause::Deleted => "its executor was deleted",
+        };
+        if self.words.is_empty() { f.write_str(what) } else { write!(f, "{what}: {}", self.words) }
+    }
 }
 
 /// Why a launcher could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// The program or its folder cannot be used.
+    /// The program or its folder, or the cluster, cannot be used.
     #[error("the executor of {attempt} cannot be {step}: {source}; {next}")]
     Failed {
         /// Whose executor.
@@ -80,34 +173,86 @@ pub enum LaunchError {
         next: String,
     },
     /// Something else has the name that the executor should have.
-    #[error("the folder of {attempt} says that it belongs to {found}; it is left alone")]
+    #[error("{place} has the name of the executor of {attempt} and belongs to {found}; it is left alone")]
     OtherIdentity {
         /// Whose executor was looked for.
         attempt: AttemptId,
-        /// What was found.
+        /// What has its name.
+        place: String,
+        /// Whose it is.
         found: String,
+    },
+    /// No executor can be seen.
+    #[error("executors cannot be seen: {source}")]
+    Unseen {
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
 impl Launcher {
-    /// The word in the log: `worktree`.
+    /// The word in the log: `worktree` or `kubernetes`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Worktree(_) => "worktree",
+            Self::Kubernetes(_) => "kubernetes",
         }
     }
 
-    /// Starts the executor of an attempt. One of an older epoch that still runs is stopped first.
-    pub async fn launch(&self, order: Order<'_>) -> Result<(), LaunchError> {
+    /// Starts the executor of an attempt. One of an older epoch that still runs is stopped first. The answer says
+    /// how it was started, if that is to be recorded; nothing when it waits for room.
+    pub async fn launch(&self, order: Order<'_>) -> Result<Option<Launched>, LaunchError> {
         match self {
-            Self::Worktree(worktree) => worktree.launch(order).await,
+            Self::Worktree(worktree) => worktree.launch(order).await.map(|()| None),
+            Self::Kubernetes(kubernetes) => kubernetes.launch(order).await,
         }
     }
 
-    /// Looks at the executor of an attempt.
-    pub fn observe(&self, attempt: &AttemptId) -> Result<ExecutorSight, LaunchError> {
+    /// Starts what there was no room for before, as far as there is now.
+    pub async fn launch_waiting(&self) -> Vec<Result<(AttemptId, Launched), LaunchError>> {
         match self {
-            Self::Worktree(worktree) => worktree.observe(attempt),
+            Self::Worktree(_) => Vec::new(),
+            Self::Kubernetes(kubernetes) => kubernetes.launch_waiting().await,
+        }
+    }
+
+    /// Whether something may be started now.
+    pub fn has_room(&self) -> bool {
+        match self {
+            Self::Worktree(_) => true,
+            Self::Kubernetes(kubernetes) => kubernetes.has_room(),
+        }
+    }
+
+    /// Forgets what waits for room and is not live any more.
+    pub fn forget_all_but(&self, live: &BTreeSet<&AttemptId>) {
+        match self {
+            Self::Worktree(_) => {}
+            Self::Kubernetes(kubernetes) => kubernetes.forget_all_but(live),
+        }
+    }
+
+    /// Looks at the executors of attempts. Beside what was seen, why some could not be.
+    pub async fn look(
+        &self,
+        attempts: &[&AttemptId],
+        now: jiff::Timestamp,
+    ) -> (BTreeMap<AttemptId, ExecutorSight>, Vec<LaunchError>) {
+        match self {
+            Self::Worktree(worktree) => worktree.look(attempts),
+            Self::Kubernetes(kubernetes) => match kubernetes.look(attempts, now).await {
+                Ok(sights) => (sights, Vec::new()),
+                Err(error) => (BTreeMap::new(), vec![error]),
+            },
+        }
+    }
+
+    /// Whether this launcher sees every executor that any scheduler started with it. One that it does not see, and
+    /// that was started, has been deleted by somebody.
+    pub fn sees_all(&self) -> bool {
+        match self {
+            Self::Worktree(_) => false,
+            Self::Kubernetes(_) => true,
         }
     }
 
@@ -116,13 +261,27 @@ impl Launcher {
     pub async fn stop(&self, attempt: &AttemptId, grace: Duration) -> Result<(), LaunchError> {
         match self {
             Self::Worktree(worktree) => worktree.stop(attempt, grace).await,
+            Self::Kubernetes(kubernetes) => kubernetes.stop(attempt).await,
         }
     }
 
-    /// Comes back when an executor that this process started has ended since `watch` was last looked at.
+    /// Comes back when something has happened to an executor since `watch` was last looked at.
     pub fn running(&self) -> tokio::sync::watch::Receiver<usize> {
         match self {
             Self::Worktree(worktree) => worktree.running(),
+            Self::Kubernetes(kubernetes) => kubernetes.running(),
+        }
+    }
+
+    /// Waits until every executor that this process started has ended, if they end with it in sight at all.
+    pub async fn started_have_ended(&self) {
+        match self {
+            Self::Worktree(worktree) => {
+                let mut running = worktree.running();
+                let _ = running.wait_for(|running| *running == 0).await;
+            }
+            // Jobs go on by themselves.
+            Self::Kubernetes(_) => {}
         }
     }
 }

@@ -8,7 +8,9 @@ mod act;
 mod fault;
 pub mod history;
 pub mod launch;
+mod lease;
 pub mod observe;
+mod passes;
 pub mod plan;
 mod registration;
 mod review;
@@ -19,7 +21,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::types::{AttemptsQuery, TargetObservation};
+use api::types::{AttemptsQuery, PassReport, TargetObservation};
 use api::{Client, ClientError, ErrorCode};
 use model::event::Timestamp;
 use model::{ActorId, AttemptId, TargetId};
@@ -28,13 +30,15 @@ use tokio::sync::watch;
 
 pub use fault::Fault;
 pub use launch::Launcher;
+pub use lease::Leadership;
 pub use observe::RepositoryAccess;
+pub use registration::ConfigMaps;
 
 use history::History;
 use launch::ExecutorSight;
 use observe::Repositories;
 use plan::{Agent, Sights, TargetSight, World};
-use registration::TargetFolder;
+use registration::Registrations;
 use review::Reviews;
 use write_back::{Place, WriteBacks};
 
@@ -42,6 +46,8 @@ use write_back::{Place, WriteBacks};
 const ENDED_LATELY_MS: i64 = 600_000;
 /// The most attempts that the control plane lists at once.
 const MOST_LIVE: u32 = 1000;
+/// How soon after a pass began the next may begin, however much happens meanwhile.
+const SHORTEST_BETWEEN: Duration = Duration::from_millis(250);
 /// How often somebody else's pass over the same data folder is looked at.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
@@ -56,8 +62,12 @@ pub struct Config {
     pub data: PathBuf,
     /// What starts executors.
     pub launcher: Launcher,
+    /// The ConfigMaps that register targets, in a cluster.
+    pub config_maps: Option<ConfigMaps>,
     /// Who does the work of tasks that do not say so.
     pub agent: Agent,
+    /// By what several schedulers agree on who makes the passes, where there may be several.
+    pub leadership: Option<Leadership>,
     /// How repositories and forges are reached.
     pub access: RepositoryAccess,
     /// How long to wait between two passes.
@@ -113,7 +123,7 @@ impl Error {
 pub struct Scheduler {
     config: Config,
     history: History,
-    folder: TargetFolder,
+    registrations: Registrations,
     repositories: Repositories,
     reviews: Reviews,
     write_backs: WriteBacks,
@@ -121,22 +131,33 @@ pub struct Scheduler {
 }
 
 /// Runs passes until `stop` becomes true. Executors that run then go on; the next scheduler adopts them.
-pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
+pub async fn run(mut config: Config, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
     let interval = config.interval;
+    let mut leadership = config.leadership.take();
+    let mut requested = passes::listen(config.client.clone());
     let mut scheduler = Scheduler::new(config);
     let mut running = scheduler.config.launcher.running();
     while !*stop.borrow() {
         running.mark_unchanged();
-        match scheduler.pass(&stop).await {
-            Ok(_) => {}
-            Err(error) if error.is_final() => return Err(error),
-            Err(error) => scheduler.show(vec![error.to_string()]),
+        let request = *requested.borrow_and_update();
+        let began = tokio::time::Instant::now();
+        if scheduler.leads(leadership.as_mut()).await {
+            scheduler.pass_as_asked(request, &stop).await?;
         }
+        let next = began + SHORTEST_BETWEEN.min(interval);
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
             _ = running.changed() => {}
+            Ok(()) = requested.changed() => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+    if let Some(leadership) = &mut leadership {
+        leadership.release().await;
     }
     Ok(())
 }
@@ -146,9 +167,8 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
 pub async fn run_once(config: Config, mut stop: watch::Receiver<bool>) -> Result<Report, Error> {
     let mut scheduler = Scheduler::new(config);
     let first = scheduler.pass(&stop).await?;
-    let mut running = scheduler.config.launcher.running();
     tokio::select! {
-        _ = running.wait_for(|running| *running == 0) => {}
+        () = scheduler.config.launcher.started_have_ended() => {}
         _ = stop.wait_for(|stop| *stop) => return Ok(first),
     }
     let (_claim_nothing, nothing) = watch::channel(true);
@@ -161,7 +181,7 @@ impl Scheduler {
     pub fn new(config: Config) -> Self {
         Self {
             history: History::default(),
-            folder: TargetFolder::of_data(&config.data),
+            registrations: Registrations::new(config.actor.clone(), &config.data, config.config_maps.clone()),
             repositories: Repositories::new(&config.data, config.access.clone()),
             reviews: Reviews::default(),
             write_backs: WriteBacks::default(),
@@ -170,11 +190,47 @@ impl Scheduler {
         }
     }
 
+    /// Whether this scheduler makes the passes now.
+    async fn leads(&mut self, leadership: Option<&mut Leadership>) -> bool {
+        let Some(leadership) = leadership else { return true };
+        match leadership.hold().await {
+            Ok(leads) => leads,
+            Err(problem) => {
+                tracing::warn!("{problem}; the pass is made without it");
+                true
+            }
+        }
+    }
+
+    /// A pass, which may have been asked for by a request of that number.
+    async fn pass_as_asked(&mut self, request: u64, stop: &watch::Receiver<bool>) -> Result<(), Error> {
+        let report = match self.pass(stop).await {
+            Ok(report) => report,
+            Err(error) if error.is_final() => return Err(error),
+            Err(error) => {
+                let problems = vec![error.to_string()];
+                self.show(problems.clone());
+                Report { problems, launched: 0 }
+            }
+        };
+        let report = PassReport {
+            number: request,
+            by: self.config.actor.clone(),
+            at: now(),
+            launched: report.launched as u64,
+            problems: report.problems,
+        };
+        passes::report(&self.config.client, report).await;
+        Ok(())
+    }
+
     /// One pass: look, reconcile, write back, then claim. Once `stop` is true nothing new is claimed.
     pub async fn pass(&mut self, stop: &watch::Receiver<bool>) -> Result<Report, Error> {
         let _turn = self.turn().await?;
         let mut report = Report::default();
-        report.problems.extend(self.folder.register(&self.config.client).await?);
+        self.history.catch_up(&self.config.client).await?;
+        let graph = self.history.graph();
+        report.problems.extend(self.registrations.register(&self.config.client, graph).await?);
         let executors = self.look_at_executors(&mut report).await?;
         let leases = self.leases().await?;
         let targets = self.look_at_targets(&mut report).await?;
@@ -183,14 +239,15 @@ impl Scheduler {
         let sights = Sights { targets, executors, leases, pull_requests };
 
         let plan = plan::reconcile(&self.world(&sights));
-        act::reconcile(&self.config, plan, &mut report).await?;
+        act::reconcile(&self.config, &self.history, plan, &mut report).await?;
         self.history.catch_up(&self.config.client).await?;
+        act::launch_waiting(&self.config, &self.history, &mut report).await?;
         self.write_back(&sights, &mut report).await?;
         for request in plan::claims(&self.world(&sights)) {
-            if *stop.borrow() {
+            if *stop.borrow() || !self.config.launcher.has_room() {
                 break;
             }
-            act::claim(&self.config, &request, &mut report).await?;
+            act::claim(&self.config, &self.history, &request, &mut report).await?;
         }
         self.show(report.problems.clone());
         Ok(report)
@@ -201,6 +258,7 @@ impl Scheduler {
             now: now(),
             actor: &self.config.actor,
             launcher: self.config.launcher.name(),
+            sees_all_executors: self.config.launcher.sees_all(),
             agent: &self.config.agent,
             history: &self.history,
             sights,
@@ -231,19 +289,13 @@ impl Scheduler {
     ) -> Result<BTreeMap<AttemptId, ExecutorSight>, ClientError> {
         self.history.catch_up(&self.config.client).await?;
         let now = now();
-        let mut sights = BTreeMap::new();
         let may_run =
             self.history.graph().attempts().rev().filter(|attempt| {
                 attempt.ended_at.is_none_or(|ended| now.millis_since(ended) < ENDED_LATELY_MS)
             });
-        for attempt in may_run {
-            match self.config.launcher.observe(&attempt.id) {
-                Ok(sight) => {
-                    sights.insert(attempt.id.clone(), sight);
-                }
-                Err(error) => report.problems.push(error.to_string()),
-            }
-        }
+        let may_run: Vec<_> = may_run.map(|attempt| &attempt.id).collect();
+        let (sights, errors) = self.config.launcher.look(&may_run, now.moment()).await;
+        report.problems.extend(errors.iter().map(ToString::to_string));
         self.history.catch_up(&self.config.client).await?;
         Ok(sights)
     }

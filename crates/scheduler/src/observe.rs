@@ -144,11 +144,12 @@ fn look(repository: Arc<TargetRepository>, seen: Option<Seen>) -> Result<Seen, S
 }
 
 fn read(repository: &TargetRepository, commit: &CommitId) -> Result<TargetSight, String> {
-    let TargetRegistered { contract, operator_policy, .. } = &repository.registered;
+    let TargetRegistered { contract, operator_policy, backlog, .. } = &repository.registered;
     let document = |file, text| Document { file, content: Some(str::as_bytes(text)) };
     let registered = Registered {
         contract: Some(document(CONTRACT, contract)),
         policy: operator_policy.as_ref().map(|text| document("policy.yaml (the operator's)", text)),
+        backlog: backlog.as_ref().map(|text| document("backlog.yaml (as registered)", text)),
     };
     let mirror = repository.mirror.repository().map_err(|error| error.to_string())?;
     let spec = match spec::read(&mirror, commit, registered) {

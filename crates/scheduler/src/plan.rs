@@ -33,6 +33,9 @@ pub struct World<'a> {
     pub actor: &'a ActorId,
     /// The launcher of this scheduler, as the log names it.
     pub launcher: &'a str,
+    /// Whether that launcher sees every executor that any scheduler started with it, so that one which it does not
+    /// see is not there.
+    pub sees_all_executors: bool,
     /// Who does the work of tasks that do not say so, and with which model.
     pub agent: &'a Agent,
     /// What the log says.
@@ -140,7 +143,15 @@ pub fn outlook(spec: &TargetSpec, now: Timestamp) -> Vec<(&Task, Option<WaitReas
     let sights = Sights::default();
     let mut history = History::default();
     history.apply(&registration(spec, &actor, now));
-    let world = World { now, actor: &actor, launcher: "", agent: &agent, history: &history, sights: &sights };
+    let world = World {
+        now,
+        actor: &actor,
+        launcher: "",
+        sees_all_executors: false,
+        agent: &agent,
+        history: &history,
+        sights: &sights,
+    };
     let bundles = backlog::bundles(&world, target, spec);
     bundles.iter().flatten().for_each(|event| history.apply(event));
     let selection = select::select(history.graph(), target, limits(spec), &spec.commit, now);
@@ -158,6 +169,7 @@ fn registration(spec: &TargetSpec, actor: &ActorId, now: Timestamp) -> Event {
         operator_policy: None,
         backlog: None,
         executor_image: None,
+        source: None,
     };
     Event {
         event_id: EventId::derived(["outlook", target_id.as_str()]),

@@ -1,164 +1,189 @@
-//! Targets on one machine: each `targets/NAME.yaml` of the data folder is a contract, and `NAME.policy.yaml` beside
-//! it the operator's own policy. What a human puts there is registered; what is broken is shown, and the target
-//! stays as it was registered last. A file that goes away unregisters nothing.
+//! Registers what humans put where the scheduler looks: contracts in the data folder, and ConfigMaps of the cluster.
+//!
+//! What is new or changed is registered. What is broken is shown and recorded, and the target stays as it was
+//! registered last. A ConfigMap that is removed unregisters its target.
+
+mod config_maps;
+mod folder;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use api::types::RegisterTarget;
+use api::types::{ReasonRequest, RegisterTarget, RejectTarget};
 use api::{Client, ClientError};
-use rustix::fs::OFlags;
+use model::{ActorId, Contract, Digest, Graph, TargetId};
 
-/// How many bytes a document may have.
-const LARGEST: u64 = 1024 * 1024;
+pub use config_maps::ConfigMaps;
 
-/// The folder of contracts, and what was made of each.
-#[derive(Debug)]
-pub(crate) struct TargetFolder {
-    folder: PathBuf,
-    seen: BTreeMap<PathBuf, Seen>,
+use folder::TargetFolder;
+
+/// The registration of one target, as a human wrote it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Documents {
+    contract: String,
+    backlog: Option<String>,
+    operator_policy: Option<String>,
+    executor_image: Option<String>,
 }
 
-/// A file as it was last sent, and why it was not accepted.
+/// Where registrations come from, and what was made of each.
+#[derive(Debug)]
+pub(crate) struct Registrations {
+    actor: ActorId,
+    folder: TargetFolder,
+    config_maps: Option<ConfigMaps>,
+    seen: BTreeMap<String, Seen>,
+}
+
+/// Documents as they were last sent, and why they were not accepted.
 #[derive(Debug)]
 struct Seen {
-    request: RegisterTarget,
+    documents: Documents,
     problem: Option<String>,
 }
 
-impl TargetFolder {
-    /// The folder `targets` of a data folder. It need not exist.
-    pub(crate) fn of_data(data: &Path) -> Self {
-        Self { folder: data.join("targets"), seen: BTreeMap::new() }
+impl Registrations {
+    pub(crate) fn new(actor: ActorId, data: &Path, config_maps: Option<ConfigMaps>) -> Self {
+        Self { actor, folder: TargetFolder::of_data(data), config_maps, seen: BTreeMap::new() }
     }
 
-    /// Registers what is new or changed, and says what is wrong with the rest.
-    pub(crate) async fn register(&mut self, client: &Client) -> Result<Vec<String>, ClientError> {
+    /// Registers what is new or changed, unregisters what was removed, and says what is wrong with the rest.
+    pub(crate) async fn register(
+        &mut self,
+        client: &Client,
+        graph: &Graph,
+    ) -> Result<Vec<String>, ClientError> {
         let mut problems = Vec::new();
-        for path in self.contracts(&mut problems) {
-            match read(&path) {
-                Ok(request) => {
-                    let problem = self.send(client, &path, request).await?;
-                    problems.extend(problem.map(|problem| format!("{}: {problem}", path.display())));
+        for (source, documents) in self.folder.look(&mut problems) {
+            problems.extend(self.send(client, &source, documents).await?);
+        }
+        let Some(config_maps) = &self.config_maps else { return Ok(problems) };
+        let looked = config_maps.look().await;
+        match looked {
+            Ok(found) => {
+                let found = config_maps::one_for_each_target(found, &mut problems);
+                let sources = config_maps::targets(&found);
+                for (source, documents) in found {
+                    problems.extend(self.send_from_cluster(client, &source, documents).await?);
                 }
-                Err(error) => problems.push(format!("{} cannot be read: {error}", path.display())),
+                self.unregister_removed(client, graph, &sources).await?;
             }
+            // Nothing is known of what is there: nothing is taken for removed.
+            Err(problem) => problems.push(problem),
         }
         Ok(problems)
+    }
+
+    async fn send_from_cluster(
+        &mut self,
+        client: &Client,
+        source: &str,
+        documents: Result<Documents, String>,
+    ) -> Result<Option<String>, ClientError> {
+        match documents {
+            Ok(documents) => self.send(client, source, documents).await,
+            Err(problem) => {
+                let digest = Digest::of(problem.as_bytes());
+                self.reject(client, source, None, digest, &problem).await?;
+                Ok(Some(format!("{source}: {problem}")))
+            }
+        }
     }
 
     async fn send(
         &mut self,
         client: &Client,
-        path: &Path,
-        request: RegisterTarget,
+        source: &str,
+        documents: Documents,
     ) -> Result<Option<String>, ClientError> {
-        if let Some(seen) = self.seen.get(path).filter(|seen| seen.request == request) {
+        if let Some(seen) = self.seen.get(source).filter(|seen| seen.documents == documents) {
             return Ok(seen.problem.clone());
         }
+        let request = self.request(source, &documents);
         let problem = match client.register_target(&request).await {
             Ok(registered) => {
                 if registered.changed {
-                    tracing::info!(target.id = %registered.target_id, file = %path.display(), "registered a target");
+                    tracing::info!(target.id = %registered.target_id, source, "registered a target");
                 }
                 None
             }
-            Err(ClientError::Refused { status: 400..=499, body }) => Some(body.to_string()),
+            Err(ClientError::Refused { status: 400 | 409 | 413 | 422, body }) => {
+                let target = target_of(&documents.contract);
+                self.reject(client, source, target, documents.digest(), &body.to_string()).await?;
+                Some(format!("{source}: {body}"))
+            }
             Err(error) => return Err(error),
         };
-        self.seen.insert(path.to_owned(), Seen { request, problem: problem.clone() });
+        self.seen.insert(source.to_owned(), Seen { documents, problem: problem.clone() });
         Ok(problem)
     }
 
-    fn contracts(&self, problems: &mut Vec<String>) -> Vec<PathBuf> {
-        let entries = match fs::read_dir(&self.folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
-            Err(error) => {
-                problems.push(format!("{} cannot be read: {error}", self.folder.display()));
-                return Vec::new();
-            }
+    fn request(&self, source: &str, documents: &Documents) -> RegisterTarget {
+        let Documents { contract, backlog, operator_policy, executor_image } = documents.clone();
+        RegisterTarget {
+            contract,
+            backlog,
+            operator_policy,
+            executor_image,
+            source: Some(source.to_owned()),
+            actor_id: Some(self.actor.clone()),
+        }
+    }
+
+    async fn reject(
+        &self,
+        client: &Client,
+        source: &str,
+        target_id: Option<TargetId>,
+        digest: Digest,
+        problem: &str,
+    ) -> Result<(), ClientError> {
+        let rejected = RejectTarget {
+            source: source.to_owned(),
+            target_id,
+            digest,
+            problems: vec![problem.to_owned()],
+            actor_id: Some(self.actor.clone()),
         };
-        let mut paths: Vec<PathBuf> = entries
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| is_contract(path))
-            .collect();
-        paths.sort();
-        paths
+        client.reject_target(&rejected).await.map(drop)
     }
-}
 
-fn is_contract(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    !name.starts_with('.') && name.ends_with(".yaml") && !name.ends_with(".policy.yaml")
-}
-
-fn read(path: &Path) -> io::Result<RegisterTarget> {
-    let operator_policy = match document(&path.with_extension("policy.yaml")) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => {
-            return Err(io::Error::other(format!("its policy beside it: {error}")));
+    /// Targets whose ConfigMap is not there any more, also when it went while nobody looked.
+    async fn unregister_removed(
+        &mut self,
+        client: &Client,
+        graph: &Graph,
+        sources: &BTreeMap<String, Option<TargetId>>,
+    ) -> Result<(), ClientError> {
+        for (id, target) in graph.targets() {
+            let Some(source) = target.registered.source.as_deref() else { continue };
+            let is_removed = config_maps::is_source(source)
+                && sources.get(source).is_none_or(|named| named.as_ref().is_some_and(|named| named != id));
+            if !is_removed || target.unregistered.is_some() {
+                continue;
+            }
+            let reason = ReasonRequest {
+                reason: format!("{source} was removed, or names another target now"),
+                target: None,
+                actor_id: Some(self.actor.clone()),
+            };
+            client.unregister_target(id, &reason).await?;
+            self.seen.remove(source);
+            tracing::info!(target.id = %id, source, "unregistered a target: its ConfigMap was removed");
         }
-    };
-    Ok(RegisterTarget {
-        contract: document(path)?,
-        operator_policy,
-        backlog: None,
-        executor_image: None,
-        actor_id: None,
-    })
+        Ok(())
+    }
 }
 
-/// The text of a plain file. Anything else could be waited for without end, a pipe for its writer, and is not read.
-fn document(path: &Path) -> io::Result<String> {
-    let not_blocking = OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(not_blocking).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a plain file"));
+impl Documents {
+    fn digest(&self) -> Digest {
+        let Self { contract, backlog, operator_policy, executor_image } = self;
+        let all = serde_json::json!([contract, backlog, operator_policy, executor_image]);
+        Digest::of(all.to_string().as_bytes())
     }
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::other(format!("it has more than {LARGEST} bytes")));
-    }
-    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
 }
 
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    #[test]
-    fn only_plain_files_of_a_sensible_size_are_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        fs::write(path("good.yaml"), "x").unwrap();
-        symlink(path("good.yaml"), path("link.yaml")).unwrap();
-        fs::write(path("latin.yaml"), b"\xff").unwrap();
-        fs::write(path("large.yaml"), " ".repeat(LARGEST as usize + 1)).unwrap();
-        fs::create_dir(path("folder.yaml")).unwrap();
-        symlink("/dev/zero", path("endless.yaml")).unwrap();
-        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe.yaml"), 0o600.into()).unwrap();
-        fs::write(path("two.yaml"), "x").unwrap();
-        symlink("/dev/zero", path("two.policy.yaml")).unwrap();
-        for (name, expected) in [
-            ("good.yaml", "ok"),
-            ("link.yaml", "ok"),
-            ("latin.yaml", "it is not UTF-8"),
-            ("large.yaml", "it has more than 1048576 bytes"),
-            ("folder.yaml", "it is not a plain file"),
-            ("endless.yaml", "it is not a plain file"),
-            ("pipe.yaml", "it is not a plain file"),
-            ("two.yaml", "its policy beside it: it is not a plain file"),
-        ] {
-            let read = read(&path(name)).map_or_else(|error| error.to_string(), |_| "ok".to_owned());
-            assert_eq!(read, expected, "{name}");
-        }
-    }
+/// The target that a contract names, even if the rest of it does not hold.
+fn target_of(contract: &str) -> Option<TargetId> {
+    Contract::parse("contract.yaml", contract.as_bytes()).ok().map(|contract| contract.target_id)
 }

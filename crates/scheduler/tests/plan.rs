@@ -2,7 +2,7 @@
 
 mod support;
 
-use leviathan_scheduler::launch::ExecutorSight;
+use leviathan_scheduler::launch::{Cause, End, ExecutorSight};
 use leviathan_scheduler::plan::{Reconciliation, WriteBackStep};
 use model::event::{BacklogUpdated, EventKind, Reason, WriteBackOutcome};
 use model::{AttemptState, CommitId, Epoch, FailureReason, Stage};
@@ -20,7 +20,8 @@ fn told(plan: &Reconciliation) -> String {
 }
 
 const ALIVE: Option<ExecutorSight> = Some(ExecutorSight::Alive { epoch: Epoch(1) });
-const GONE: Option<ExecutorSight> = Some(ExecutorSight::Gone { epoch: Epoch(1) });
+const ENDED: End = End { cause: Cause::Ended, words: String::new() };
+const GONE: Option<ExecutorSight> = Some(ExecutorSight::Gone { epoch: Epoch(1), end: ENDED });
 const ABSENT: Option<ExecutorSight> = Some(ExecutorSight::Absent);
 
 #[test]
@@ -61,7 +62,7 @@ fn what_becomes_of_an_attempt_whose_executor_is_not_where_it_should_be() {
     for (reached, by, executor, lease, expected) in rows {
         let mut story = Story::with_tasks(&["a"]);
         story.attempt_by("a", by, reached);
-        story.sees(executor, lease);
+        story.sees(executor.clone(), lease);
         assert_eq!(told(&story.reconcile()), expected, "{reached:?} {by} {executor:?} {lease:?}");
     }
 }
@@ -83,7 +84,7 @@ fn an_attempt_that_never_begins_is_given_up() {
         if epoch > 1 {
             story.dispatched_again(epoch);
         }
-        story.sees(Some(ExecutorSight::Gone { epoch: Epoch(epoch) }), Some(1));
+        story.sees(Some(ExecutorSight::Gone { epoch: Epoch(epoch), end: ENDED }), Some(1));
         assert_eq!(told(&story.reconcile()), expected);
     }
 }
@@ -118,12 +119,12 @@ fn publishing_is_tried_with_growing_pauses_and_then_given_up() {
     let mut story = Story::with_tasks(&["a"]);
     story.attempt("a", Reached::Verified);
     for epoch in 2..=12 {
-        story.sees(Some(ExecutorSight::Gone { epoch: Epoch(epoch - 1) }), Some(1));
+        story.sees(Some(ExecutorSight::Gone { epoch: Epoch(epoch - 1), end: ENDED }), Some(1));
         story.pass_seconds(900);
         assert_eq!(told(&story.reconcile()), format!("dispatch after {}", epoch - 1));
         story.dispatched_again(epoch);
     }
-    story.sees(Some(ExecutorSight::Gone { epoch: Epoch(12) }), Some(1));
+    story.sees(Some(ExecutorSight::Gone { epoch: Epoch(12), end: ENDED }), Some(1));
     let plan = story.reconcile();
     assert_eq!(told(&plan), "attempt.failed");
     story.record(&plan);

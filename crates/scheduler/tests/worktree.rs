@@ -7,9 +7,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use leviathan_scheduler::Launcher;
-use leviathan_scheduler::launch::{ExecutorSight, LaunchError, Order, Worktree};
-use model::{AttemptId, Epoch};
+use leviathan_scheduler::launch::{Cause, End, ExecutorSight, LaunchError, Order, Worktree};
+use model::{AttemptId, Epoch, TargetId, TaskId};
 use secrecy::SecretString;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,9 +57,31 @@ fn attempt() -> AttemptId {
     AttemptId::parse("attempt-1").unwrap()
 }
 
+fn names() -> (AttemptId, TargetId, TaskId) {
+    (attempt(), TargetId::parse("shop").unwrap(), TaskId::parse("task-1").unwrap())
+}
+
+fn order<'a>(
+    attempt: &'a AttemptId,
+    epoch: u32,
+    token: &'a SecretString,
+    target: &'a TargetId,
+    task: &'a TaskId,
+) -> Order<'a> {
+    let timeout = Duration::from_secs(60);
+    Order { attempt, epoch: Epoch(epoch), token, target, task, timeout, image: None }
+}
+
 async fn launch(launcher: &Launcher, epoch: u32) {
-    let (attempt, token) = (attempt(), SecretString::from("attempt-token"));
-    launcher.launch(Order { attempt: &attempt, epoch: Epoch(epoch), token: &token }).await.unwrap();
+    let ((attempt, target, task), token) = (names(), SecretString::from("attempt-token"));
+    launcher.launch(order(&attempt, epoch, &token, &target, &task)).await.unwrap();
+}
+
+/// A process of this machine is looked at without waiting.
+fn observe(launcher: &Launcher, attempt: &AttemptId) -> Result<ExecutorSight, LaunchError> {
+    let look = launcher.look(&[attempt], jiff::Timestamp::UNIX_EPOCH).now_or_never();
+    let (mut sights, errors) = look.expect("it does not wait");
+    sights.remove(attempt).ok_or_else(|| errors.into_iter().next().expect("a sight or an error"))
 }
 
 /// Polls a condition until it holds.
@@ -81,7 +104,7 @@ async fn an_executor_gets_what_the_contract_names_and_nothing_else() {
         "echo \"$0 $*\" > $folder/arguments; env > $folder/environment.new; echo said; mv $folder/environment.new $folder/environment",
     );
     let launcher = machine.launcher();
-    assert_eq!(launcher.observe(&attempt()).unwrap(), ExecutorSight::Absent);
+    assert_eq!(observe(&launcher, &attempt()).unwrap(), ExecutorSight::Absent);
     launch(&launcher, 1).await;
     let environment = machine.file("environment").await;
     // What a shell sets by itself does not count.
@@ -101,7 +124,11 @@ async fn an_executor_gets_what_the_contract_names_and_nothing_else() {
     );
     assert!(machine.file("arguments").await.ends_with("executor.sh executor\n"));
     assert_eq!(machine.file("executor.log").await, "said\n");
-    until(|| launcher.observe(&attempt()).unwrap() == ExecutorSight::Gone { epoch: Epoch(1) }).await;
+    until(|| {
+        observe(&launcher, &attempt()).unwrap()
+            == ExecutorSight::Gone { epoch: Epoch(1), end: End::new(Cause::Ended, "") }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -115,10 +142,13 @@ async fn an_executor_is_found_by_the_next_scheduler_and_leads_its_own_session() 
     assert_eq!(session, pid.trim());
 
     let next = machine.launcher();
-    assert_eq!(next.observe(&attempt()).unwrap(), ExecutorSight::Alive { epoch: Epoch(1) });
+    assert_eq!(observe(&next, &attempt()).unwrap(), ExecutorSight::Alive { epoch: Epoch(1) });
     next.stop(&attempt(), PATIENCE).await.unwrap();
     assert!(!is_running(&pid));
-    assert_eq!(next.observe(&attempt()).unwrap(), ExecutorSight::Gone { epoch: Epoch(1) });
+    assert_eq!(
+        observe(&next, &attempt()).unwrap(),
+        ExecutorSight::Gone { epoch: Epoch(1), end: End::new(Cause::Ended, "") }
+    );
 }
 
 #[tokio::test]
@@ -131,7 +161,7 @@ async fn whoever_holds_the_folders_lock_is_alive_whatever_the_record_says() {
     let whole = fs::read(&record).unwrap();
     // As if the scheduler had died between the start and the note of the process.
     fs::write(&record, r#"{"attempt_id":"attempt-1","epoch":1}"#).unwrap();
-    assert_eq!(launcher.observe(&attempt()).unwrap(), ExecutorSight::Alive { epoch: Epoch(1) });
+    assert_eq!(observe(&launcher, &attempt()).unwrap(), ExecutorSight::Alive { epoch: Epoch(1) });
     fs::write(&record, whole).unwrap();
     launcher.stop(&attempt(), PATIENCE).await.unwrap();
     assert!(!is_running(&pid));
@@ -158,7 +188,7 @@ async fn a_new_epoch_takes_the_place_of_the_old() {
     let first = machine.file("pids").await;
     launch(&launcher, 2).await;
     assert!(!is_running(&first));
-    assert_eq!(launcher.observe(&attempt()).unwrap(), ExecutorSight::Alive { epoch: Epoch(2) });
+    assert_eq!(observe(&launcher, &attempt()).unwrap(), ExecutorSight::Alive { epoch: Epoch(2) });
     launcher.stop(&attempt(), PATIENCE).await.unwrap();
 }
 
@@ -171,7 +201,10 @@ async fn whoever_waits_is_woken_when_the_last_executor_ends() {
     assert_eq!(*running.borrow(), 1);
     fs::write(machine.folder().join("go"), "").unwrap();
     tokio::time::timeout(PATIENCE, running.wait_for(|running| *running == 0)).await.unwrap().unwrap();
-    assert_eq!(launcher.observe(&attempt()).unwrap(), ExecutorSight::Gone { epoch: Epoch(1) });
+    assert_eq!(
+        observe(&launcher, &attempt()).unwrap(),
+        ExecutorSight::Gone { epoch: Epoch(1), end: End::new(Cause::Ended, "") }
+    );
 }
 
 #[tokio::test]
@@ -183,7 +216,10 @@ async fn a_number_that_another_process_has_now_is_not_the_executor() {
     let (pid, boot) = (std::process::id(), boot.trim());
     let record = format!(r#"{{"attempt_id":"attempt-1","epoch":1,"pid":{pid},"started":1,"boot":"{boot}"}}"#);
     fs::write(machine.folder().join("launched.json"), record).unwrap();
-    assert_eq!(launcher.observe(&attempt()).unwrap(), ExecutorSight::Gone { epoch: Epoch(1) });
+    assert_eq!(
+        observe(&launcher, &attempt()).unwrap(),
+        ExecutorSight::Gone { epoch: Epoch(1), end: End::new(Cause::Ended, "") }
+    );
     // Nobody is signalled: this test would not survive it.
     launcher.stop(&attempt(), Duration::ZERO).await.unwrap();
 }
@@ -195,14 +231,17 @@ async fn a_folder_of_another_attempt_and_a_missing_program_are_said() {
     fs::create_dir_all(machine.folder()).unwrap();
     let record = machine.folder().join("launched.json");
     fs::write(&record, r#"{"attempt_id":"attempt-2","epoch":1}"#).unwrap();
-    let found = launcher.observe(&attempt());
+    let found = observe(&launcher, &attempt());
     assert!(matches!(found, Err(LaunchError::OtherIdentity { .. })), "{found:?}");
 
     fs::remove_file(&record).unwrap();
     fs::remove_file(&machine.program).unwrap();
-    let (id, token) = (attempt(), SecretString::from("t"));
-    let order = Order { attempt: &id, epoch: Epoch(1), token: &token };
-    let message = launcher.launch(order).await.unwrap_err().to_string();
+    let (id, target, task) = names();
+    let token = SecretString::from("t");
+    let message = launcher.launch(order(&id, 1, &token, &target, &task)).await.unwrap_err().to_string();
     assert!(message.contains("attempt-1") && message.contains("executor.sh"), "{message}");
-    assert_eq!(launcher.observe(&id).unwrap(), ExecutorSight::Gone { epoch: Epoch(1) });
+    assert_eq!(
+        observe(&launcher, &id).unwrap(),
+        ExecutorSight::Gone { epoch: Epoch(1), end: End::new(Cause::Ended, "") }
+    );
 }

@@ -26,6 +26,8 @@ pub struct Registered<'a> {
     pub contract: Option<Document<'a>>,
     /// The operator's policy, which can only tighten the repository's.
     pub policy: Option<Document<'a>>,
+    /// The backlog, for a commit that holds none.
+    pub backlog: Option<Document<'a>>,
 }
 
 /// Why there is no specification of the target.
@@ -89,13 +91,15 @@ pub fn read(
         (None, Some(registered)) => registered,
         (found, _) => Document { file: CONTRACT, content: found.as_deref() },
     };
+    let registered_backlog = registered.backlog.filter(|_| backlog.is_none());
     let documents = Documents {
         contract,
-        backlog: Document { file: BACKLOG, content: backlog.as_deref() },
+        backlog: registered_backlog.unwrap_or(Document { file: BACKLOG, content: backlog.as_deref() }),
         policy: Document { file: POLICY, content: policy.as_deref() },
         operator_policy: registered.policy,
     };
-    let spec = TargetSpec::parse(commit.clone(), &documents).map_err(SpecError::Problems)?;
+    let mut spec = TargetSpec::parse(commit.clone(), &documents).map_err(SpecError::Problems)?;
+    spec.backlog_is_registered = registered_backlog.is_some();
     match registered.contract {
         Some(registered) => agree(&spec, registered).map(|()| spec),
         None => Ok(spec),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::ErrorCode;
 use api::types::ArtifactReceipt;
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
@@ -55,7 +56,21 @@ pub(super) async fn of_attempt(app: &App, id: &AttemptId) -> Result<Vec<Artifact
     Ok(stored.collect())
 }
 
-async fn read(app: Shared, Id(name): Id<Digest>) -> Result<impl IntoResponse, Failure> {
+/// An executor reads back what its own attempt stored, and nothing else.
+async fn require_its_own(app: &App, fence: Fence, name: &Digest) -> Result<(), Failure> {
+    fence.check(app.ledger.history().graph())?;
+    let stored = of_attempt(app, &fence.attempt).await?;
+    if stored.iter().any(|stored| stored.sha256 == *name) {
+        return Ok(());
+    }
+    let told = format!("the token of {} may not read what its attempt did not store", fence.attempt);
+    Err(Failure::new(ErrorCode::Forbidden, told))
+}
+
+async fn read(app: Shared, caller: Caller, Id(name): Id<Digest>) -> Result<impl IntoResponse, Failure> {
+    if let Caller::Executor { attempt, epoch } = caller {
+        require_its_own(&app, Fence { attempt, epoch }, &name).await?;
+    }
     let artifacts = app.artifacts.clone();
     let bytes = blocking(move || artifacts.get(&name)).await?;
     // What an attempt stored is never to be run or shown by a browser as a page of ours.

@@ -3,11 +3,14 @@
 use std::sync::{Arc, PoisonError};
 
 use api::ErrorCode;
-use api::types::{RegisterTarget, TargetList, TargetObservation, TargetRegisteredResponse, TargetView};
-use axum::routing::{get, put};
+use api::types::{
+    ReasonRequest, RegisterTarget, RejectTarget, Steered, TargetList, TargetObservation,
+    TargetRegisteredResponse, TargetView,
+};
+use axum::routing::{get, post, put};
 use axum::{Json as Answer, Router};
 use model::graph::{Refusal, Target};
-use model::{Contract, Policy, Problems, TargetId};
+use model::{Backlog, Contract, Policy, Problems, TargetId};
 
 use super::failure::Failure;
 use super::payload::{Id, Json};
@@ -17,6 +20,8 @@ use crate::steering;
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/targets", get(list).post(register))
+        .route("/v1/targets/rejected", post(reject))
+        .route("/v1/targets/{target_id}/unregister", post(unregister))
         .route("/v1/targets/{target_id}/observation", put(observe))
 }
 
@@ -36,6 +41,10 @@ fn view(app: &App, id: &TargetId, target: &Target) -> TargetView {
         registered_at: target.registered_at,
         contract: registered.contract.clone(),
         operator_policy: registered.operator_policy.clone(),
+        backlog: registered.backlog.clone(),
+        executor_image: registered.executor_image.clone(),
+        source: registered.source.clone(),
+        unregistered: target.unregistered.clone(),
         pause: target.pause.clone(),
         live_attempts: target.live.len() as u64,
         open_pull_requests: target.in_review.len() as u64,
@@ -52,6 +61,26 @@ async fn register(
     let decide = move |graph: &model::Graph| Ok(steering::register(graph, &contract, &request, stamp));
     let recorded = app.ledger.decide(decide).await?;
     Ok(Answer(TargetRegisteredResponse { target_id, changed: !recorded.fresh.is_empty() }))
+}
+
+async fn unregister(
+    app: Shared,
+    Id(id): Id<TargetId>,
+    Json(request): Json<ReasonRequest>,
+) -> Result<Answer<Steered>, Failure> {
+    let stamp = app.stamp();
+    let recorded = app.ledger.decide(move |graph| steering::unregister(graph, &id, &request, stamp)).await?;
+    Ok(Answer(steered("unregistered", !recorded.fresh.is_empty())))
+}
+
+async fn reject(app: Shared, Json(request): Json<RejectTarget>) -> Result<Answer<Steered>, Failure> {
+    let stamp = app.stamp();
+    let recorded = app.ledger.decide(move |graph| Ok(steering::reject(graph, &request, stamp))).await?;
+    Ok(Answer(steered("rejected", !recorded.fresh.is_empty())))
+}
+
+fn steered(status: &str, changed: bool) -> Steered {
+    Steered { status: status.to_owned(), attempt_id: None, changed }
 }
 
 async fn observe(
@@ -72,7 +101,21 @@ fn read_documents(request: &RegisterTarget) -> Result<Contract, Failure> {
     if let Some(policy) = &request.operator_policy {
         Policy::parse_operator("policy.yaml", policy.as_bytes()).map_err(invalid)?;
     }
+    if let Some(backlog) = &request.backlog {
+        Backlog::parse("backlog.yaml", backlog.as_bytes()).map_err(invalid)?;
+    }
+    if let Some(image) = request.executor_image.as_deref().filter(|image| !is_image(image)) {
+        let told = format!("{image:?} cannot be the name of an image: expected such as `python:3.12-slim`");
+        return Err(Failure::new(ErrorCode::Invalid, told).with_hint("nothing was registered"));
+    }
     Ok(contract)
+}
+
+fn is_image(name: &str) -> bool {
+    let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | ':' | '@');
+    (1..=255).contains(&name.len())
+        && name.chars().all(is_fit)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 fn invalid(problems: Problems) -> Failure {

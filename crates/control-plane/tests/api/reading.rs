@@ -143,13 +143,7 @@ async fn a_target_is_registered_once_and_wrongly_never() {
         let operator_policy = policy.map(str::to_owned);
         plane
             .client
-            .register_target(&RegisterTarget {
-                contract,
-                operator_policy,
-                backlog: None,
-                executor_image: None,
-                actor_id: None,
-            })
+            .register_target(&RegisterTarget { operator_policy, ..RegisterTarget::of_contract(contract) })
             .await
     };
     assert!(register(contract("shop"), None).await.unwrap().changed);

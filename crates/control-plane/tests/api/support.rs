@@ -72,16 +72,7 @@ impl Plane {
     /// Registers `shop` with these tasks, all pending.
     pub(crate) async fn with_tasks(self, tasks: &[&str]) -> Self {
         let contract = contract("shop");
-        self.client
-            .register_target(&RegisterTarget {
-                contract,
-                operator_policy: None,
-                backlog: None,
-                executor_image: None,
-                actor_id: None,
-            })
-            .await
-            .unwrap();
+        self.client.register_target(&RegisterTarget::of_contract(contract)).await.unwrap();
         let events = tasks.iter().enumerate().map(|(n, task)| task_created(task, n)).collect();
         if !tasks.is_empty() {
             self.client.ingest(events).await.unwrap();

@@ -94,15 +94,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Round>> {
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
     let contract = git(&site.origin(), &["show", "main:.leviathan/contract.yaml"])?;
-    client
-        .register_target(&RegisterTarget {
-            contract,
-            operator_policy: None,
-            backlog: None,
-            executor_image: None,
-            actor_id: None,
-        })
-        .await?;
+    client.register_target(&RegisterTarget::of_contract(contract)).await?;
     let mut rounds = Vec::new();
     for number in 0..=arguments.rounds {
         let git = site.change_by_git(arguments, number)?;

@@ -79,7 +79,7 @@ fn read_documents(
         .transpose()?;
     let name = path.map(|path| path.display().to_string()).unwrap_or_default();
     let policy = content.as_deref().map(|content| Document { file: &name, content: Some(content) });
-    match spec::read(repository, base, Registered { contract: None, policy }) {
+    match spec::read(repository, base, Registered { policy, ..Registered::default() }) {
         Ok(spec) => Ok(spec),
         Err(SpecError::Problems(problems)) => bail!("the documents at {base} have problems\n{problems}"),
         Err(error) => Err(error.into()),

@@ -64,13 +64,13 @@ fn tell(kind: &EventKind) -> Option<(Tone, String)> {
         EventKind::PrClosed(closed) => (Tone::Notable, format!("pull request #{} was closed", closed.number)),
         EventKind::BacklogUpdated(updated) => (Tone::Notable, write_back(updated.outcome, &updated.detail)),
         EventKind::TaskCompleted(_) => (Tone::Good, "completed".to_owned()),
-        EventKind::TargetUnregistered(_)
-        | EventKind::TargetRejected(_)
-        | EventKind::TaskUpdated(_)
+        EventKind::TaskUpdated(_)
         | EventKind::TaskBlocked(_)
         | EventKind::TaskRemoved(_)
         | EventKind::AttemptClaimed(_)
         | EventKind::AttemptLaunched(_)
+        | EventKind::TargetUnregistered(_)
+        | EventKind::TargetRejected(_)
         | EventKind::AttemptStarted(_)
         | EventKind::SandboxReported(_)
         | EventKind::ArtifactStored(_)

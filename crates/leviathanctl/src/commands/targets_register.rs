@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use api::Client;
 use api::types::RegisterTarget;
-use model::{Contract, Policy, Problems};
+use model::{Backlog, Contract, Policy, Problems};
 
 use crate::failure::Failure;
 use crate::terminal::{Format, Screen, faint, plain};
@@ -19,6 +19,12 @@ pub(crate) struct Arguments {
     /// Your own policy.yaml for this target. It can only tighten the repository's.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// A backlog.yaml for a repository that has none. Nothing is written back to it.
+    #[arg(long, value_name = "FILE")]
+    backlog: Option<PathBuf>,
+    /// The image in which agents and checks of this target run in a cluster.
+    #[arg(long, value_name = "IMAGE")]
+    executor_image: Option<String>,
 }
 
 pub(crate) async fn run(
@@ -26,7 +32,7 @@ pub(crate) async fn run(
     client: Result<Client, Failure>,
     screen: &mut Screen<'_>,
 ) -> Result<(), Failure> {
-    let request = checked(&arguments.contract, arguments.policy.as_deref())?;
+    let request = checked(&arguments)?;
     let answer = client?.register_target(&request).await?;
     match screen.format {
         Format::Json => screen.json(&answer)?,
@@ -49,22 +55,26 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// The files as text, once nothing is wrong with either of them. Every problem of both is named.
-fn checked(contract: &Path, policy: Option<&Path>) -> Result<RegisterTarget, Failure> {
+/// The files as text, once nothing is wrong with any of them. Every problem of all of them is named.
+fn checked(arguments: &Arguments) -> Result<RegisterTarget, Failure> {
+    let Arguments { contract, policy, backlog, executor_image } = arguments;
     let contract_text = read(contract)?;
-    let policy_text = policy.map(read).transpose()?;
+    let policy_text = policy.as_deref().map(read).transpose()?;
+    let backlog_text = backlog.as_deref().map(read).transpose()?;
     let mut problems = Vec::new();
     problems.extend(Contract::parse(&contract.to_string_lossy(), &contract_text).err());
     if let (Some(file), Some(text)) = (policy, &policy_text) {
         problems.extend(Policy::parse_operator(&file.to_string_lossy(), text).err());
     }
+    if let (Some(file), Some(text)) = (backlog, &backlog_text) {
+        problems.extend(Backlog::parse(&file.to_string_lossy(), text).err());
+    }
     if problems.is_empty() {
         Ok(RegisterTarget {
-            contract: text(contract_text),
             operator_policy: policy_text.map(text),
-            backlog: None,
-            executor_image: None,
-            actor_id: None,
+            backlog: backlog_text.map(text),
+            executor_image: executor_image.clone(),
+            ..RegisterTarget::of_contract(text(contract_text))
         })
     } else {
         Err(Failure::No(named(&problems)))

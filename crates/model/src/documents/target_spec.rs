@@ -173,7 +173,16 @@ impl TargetSpec {
         };
         let backlog = backlog.backlog;
         let digests = DocumentDigests::of(documents);
-        Ok(Self { commit, contract, backlog, policy, operator_policy, digests, warnings })
+        Ok(Self {
+            commit,
+            contract,
+            backlog,
+            policy,
+            operator_policy,
+            backlog_is_registered: false,
+            digests,
+            warnings,
+        })
     }
 
     /// The limits for attempts at `task`: its own `max_attempts` and `timeout` stand for the policy's, but

@@ -93,6 +93,8 @@ fn options() -> granit_parser::Options {
     granit_parser::options! {
         emit_unresolved_aliases: true,
         disallow_directives: true,
+        // Another user of the parser in the same build may have switched them on.
+        emit_comments: false,
         block_nesting_limit: 64,
         flow_nesting_limit: 64,
     }

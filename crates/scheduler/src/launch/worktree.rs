@@ -2,6 +2,7 @@
 //! dies; the next scheduler finds it by the folder of its attempt: a record of who was started, and the lock
 //! that the executor holds as long as it lives.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-use super::{ExecutorSight, LaunchError, Order};
+use super::{Cause, End, ExecutorSight, LaunchError, Order};
 
 mod detach;
 
@@ -88,14 +89,36 @@ impl Worktree {
         Ok(())
     }
 
-    pub(super) fn observe(&self, attempt: &AttemptId) -> Result<ExecutorSight, LaunchError> {
+    /// Each by itself: one that cannot be seen hides no other.
+    pub(super) fn look(
+        &self,
+        attempts: &[&AttemptId],
+    ) -> (BTreeMap<AttemptId, ExecutorSight>, Vec<LaunchError>) {
+        let mut sights = BTreeMap::new();
+        let mut errors = Vec::new();
+        for attempt in attempts {
+            match self.observe(attempt) {
+                Ok(sight) => {
+                    sights.insert((*attempt).clone(), sight);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        (sights, errors)
+    }
+
+    fn observe(&self, attempt: &AttemptId) -> Result<ExecutorSight, LaunchError> {
         let Some(launched) = self.launched(attempt)? else { return Ok(ExecutorSight::Absent) };
         let epoch = launched.epoch;
         // The lock is only tried when the process is not seen: an executor that begins at the same moment would
         // find it taken.
         let is_alive = launched.process.is_some_and(|process| process.is_running())
             || is_locked(&self.folder(attempt)).map_err(|source| self.unobservable(attempt, source))?;
-        Ok(if is_alive { ExecutorSight::Alive { epoch } } else { ExecutorSight::Gone { epoch } })
+        Ok(if is_alive {
+            ExecutorSight::Alive { epoch }
+        } else {
+            ExecutorSight::Gone { epoch, end: End::new(Cause::Ended, "") }
+        })
     }
 
     pub(super) async fn stop(&self, attempt: &AttemptId, grace: Duration) -> Result<(), LaunchError> {
@@ -169,7 +192,8 @@ impl Worktree {
             Ok(Some(launched))
         } else {
             let found = launched.attempt_id.to_string();
-            Err(LaunchError::OtherIdentity { attempt: attempt.clone(), found })
+            let place = format!("the folder {}", self.folder(attempt).display());
+            Err(LaunchError::OtherIdentity { attempt: attempt.clone(), place, found })
         }
     }
 

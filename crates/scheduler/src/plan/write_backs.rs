@@ -4,7 +4,11 @@ use model::event::{BacklogUpdated, Event, EventKind, Subject, WriteBackOutcome};
 use model::graph::{Attempt, Task};
 use model::{AttemptId, CommitId, Status, TargetId, TaskId};
 
-use super::World;
+use super::{TargetSight, World};
+
+/// Why nothing is written back to a registered backlog.
+const REGISTERED: &str =
+    "the backlog is the registered one, to which nothing is written back; take the task out of it";
 
 /// A merged task whose completion is not settled in backlog.yaml.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,14 +39,27 @@ pub fn write_backs(world: &World<'_>, target: &TargetId) -> Vec<WriteBackDue> {
     let mut tasks: Vec<(&TaskId, &Task)> =
         known.tasks.iter().filter_map(|id| graph.task(target, id).map(|task| (id, task))).collect();
     tasks.sort_by_key(|(_, task)| (task.is_removed, task.facts.position));
-    tasks.into_iter().filter_map(|(id, task)| due(world, id, task)).collect()
+    tasks.into_iter().filter_map(|(id, task)| due(world, target, id, task)).collect()
 }
 
-fn due(world: &World<'_>, id: &TaskId, task: &Task) -> Option<WriteBackDue> {
+fn due(world: &World<'_>, target: &TargetId, id: &TaskId, task: &Task) -> Option<WriteBackDue> {
     let graph = world.history.graph();
     let merged = graph.attempts_at(task).rev().find(|a| a.is_merged() && a.invalidated.is_none())?;
-    let step = step(task, merged)?;
+    let step = match step(task, merged)? {
+        WriteBackStep::Edit | WriteBackStep::Propose if is_registered(world, target) => {
+            WriteBackStep::Settle(WriteBackOutcome::Skipped, REGISTERED)
+        }
+        step => step,
+    };
     Some(WriteBackDue { task: id.clone(), attempt: merged.id.clone(), step })
+}
+
+/// Whether the backlog does not come from the repository.
+fn is_registered(world: &World<'_>, target: &TargetId) -> bool {
+    match world.sights.targets.get(target) {
+        Some(TargetSight::Spec(spec)) => spec.backlog_is_registered,
+        Some(TargetSight::Problems(_)) | None => false,
+    }
 }
 
 fn step(task: &Task, merged: &Attempt) -> Option<WriteBackStep> {

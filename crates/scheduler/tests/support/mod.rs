@@ -31,6 +31,7 @@ pub(crate) struct Story {
     commit: CommitId,
     sights: (Option<TargetSight>, Option<ExecutorSight>, Option<u64>, Option<PullRequestState>),
     seconds: i64,
+    in_cluster: bool,
 }
 
 const POLICY: &str = "scopes:\n  docs:\n    allowed_paths: ['docs/**']\n";
@@ -62,6 +63,7 @@ impl Story {
             commit: commit('b'),
             sights: (None, None, None, None),
             seconds: 1_000,
+            in_cluster: false,
         };
         let registered = TargetRegistered {
             name: "Shop".to_owned(),
@@ -71,6 +73,7 @@ impl Story {
             operator_policy: None,
             backlog: None,
             executor_image: None,
+            source: None,
         };
         story.take(Subject::target(&target()), EventKind::TargetRegistered(registered));
         story.push_backlog(&names.iter().map(|name| (*name, "pending")).collect::<Vec<_>>());
@@ -305,6 +308,7 @@ impl Story {
             pull_requests: pull_request.map(|state| (attempt_id(), state)).into_iter().collect(),
         };
         look(&World {
+            sees_all_executors: self.in_cluster,
             now: at(self.seconds),
             actor: &ActorId::parse(actor).unwrap(),
             launcher: "worktree",

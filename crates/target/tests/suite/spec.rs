@@ -42,7 +42,7 @@ fn a_registered_contract_stands_in_and_a_registered_policy_tightens() {
     assert!(missing.contains(".leviathan/contract.yaml"), "{missing}");
     let contract = Document { file: "targets/my-repo.yaml", content: Some(CONTRACT.as_bytes()) };
     let policy = Document { file: "operator.yaml", content: Some(b"limits:\n  max_files_changed: 1\n") };
-    let registered = Registered { contract: Some(contract), policy: Some(policy) };
+    let registered = Registered { contract: Some(contract), policy: Some(policy), backlog: None };
     let spec = spec_of(&origin, registered).unwrap();
     assert_eq!(spec.policy.limits.max_files_changed, 1);
     assert!(spec.digests.operator_policy.is_some());
@@ -69,7 +69,7 @@ fn what_is_no_document_is_an_answer_with_its_path() {
 #[test]
 fn the_repository_cannot_lead_the_operators_credentials_elsewhere() {
     let registered = Document { file: "registered", content: Some(CONTRACT.as_bytes()) };
-    let registered = Registered { contract: Some(registered), policy: None };
+    let registered = Registered { contract: Some(registered), ..Registered::default() };
     let rows = [
         ("repo_url", CONTRACT.replace("git@github.com:owner", "https://elsewhere.example/owner")),
         ("repo_url", CONTRACT.replace("my-repo.git", "other.git")),
