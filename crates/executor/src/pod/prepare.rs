@@ -1,19 +1,24 @@
 //! The first stage of a pod: takes the assignment, decides what is left to do, and brings what the others need.
 //!
 //! It holds the credentials of the control plane and of the forge. When it ends well, everything that the other
-//! stages are told lies in `given`.
+//! stages are told lies in `given`; when an earlier pod had verified a candidate already, that candidate lies in
+//! `handover` again, and the work stage finds nothing left to do.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Context;
+use api::types::Assignment;
 use api::{Client, ClientError, ErrorCode};
-use model::event::Usage;
-use model::{FailureReason, Stage};
+use model::event::{ArtifactStored, Usage};
+use model::{Digest, FailureReason, Stage};
+use target::candidate::PACK_FILE;
 use tokio::sync::watch;
 
 use super::{Ended, Prepared};
+use crate::candidate::Manifest;
 use crate::contain;
+use crate::courier::{LARGEST_ARTIFACT, patiently};
 use crate::folder::{AttemptFolder, write_durably};
 use crate::job::StageOutcome;
 use crate::supervise::{
@@ -71,17 +76,13 @@ async fn decide(
                 Some(outcome) => Ok(Decision::Failed(supervision.record_end(outcome).await?)),
             }
         }
-        Entry::Verified => {
-            let detail =
-                "its verified candidate went with the pod that had it; the task has to be done again";
-            let usage = Usage::default();
-            let lost = StageOutcome::failed(Stage::Publish, FailureReason::Lost, detail, usage);
-            Ok(Decision::Failed(supervision.record_end(lost).await?))
-        }
+        Entry::Verified => go_on_with_candidate(&mut supervision, client).await,
         Entry::Published => {
-            let published = StageOutcome::Published { usage: Usage::default() };
+            let restored = manifest_of(client, &supervision.job.assignment).await?;
+            let usage = restored.map(|(manifest, _)| manifest.usage).unwrap_or_default();
+            supervision.job.started_at = supervision.job.assignment.created_at;
             supervision.job.write(&supervision.folder).context("the assignment")?;
-            go_on(&supervision.folder, &Prepared::Over(published))
+            go_on(&supervision.folder, &Prepared::Over(StageOutcome::Published { usage }))
         }
     }
 }
@@ -102,6 +103,33 @@ fn is_conflict(error: &anyhow::Error) -> bool {
     error.downcast_ref::<ClientError>().is_some_and(|error| error.code() == Some(ErrorCode::EventConflict))
 }
 
+/// The candidate of an earlier pod goes on to its pull request.
+async fn go_on_with_candidate(supervision: &mut Supervision<'_>, client: &Client) -> Result<Decision, Halt> {
+    // Its time runs since it was claimed: nobody here knows when an earlier pod began.
+    supervision.job.started_at = supervision.job.assignment.created_at;
+    let outcome = match restore(supervision, client).await? {
+        Ok(outcome) => outcome,
+        Err(detail) => {
+            let usage = Usage::default();
+            let lost = StageOutcome::failed(Stage::Publish, FailureReason::Lost, detail, usage);
+            return Ok(Decision::Failed(supervision.record_end(lost).await?));
+        }
+    };
+    begin(supervision).await?;
+    match supervision.fetch().await? {
+        None => {
+            write_outcome(&supervision.folder, &outcome)?;
+            go_on(&supervision.folder, &Prepared::Verified)
+        }
+        // What keeps a forge from being fetched keeps it from being pushed to as well, and passes.
+        Some(StageOutcome::Failed(failed)) if failed.reason == FailureReason::Internal => {
+            let parked = supervision.parked(failed.detail);
+            go_on(&supervision.folder, &Prepared::Over(parked))
+        }
+        Some(outcome) => Ok(Decision::Failed(supervision.record_end(outcome).await?)),
+    }
+}
+
 /// The last thing that this stage writes for the others. When the agent has nothing to do, its stage is told so by
 /// an outcome that is there already; `finish` believes what lies in `given`.
 fn go_on(folder: &AttemptFolder, prepared: &Prepared) -> Result<Decision, Halt> {
@@ -115,6 +143,71 @@ fn go_on(folder: &AttemptFolder, prepared: &Prepared) -> Result<Decision, Halt> 
 fn write_outcome(folder: &AttemptFolder, outcome: &StageOutcome) -> anyhow::Result<()> {
     let bytes = serde_json::to_vec(outcome).context("the outcome")?;
     write_durably(&folder.outcome(), &bytes).with_context(|| format!("{}", folder.outcome().display()))
+}
+
+/// Brings the verified candidate back from the artifacts of the attempt. The inner error says why that cannot be.
+async fn restore(
+    supervision: &Supervision<'_>,
+    client: &Client,
+) -> Result<Result<StageOutcome, String>, Halt> {
+    let assignment = &supervision.job.assignment;
+    let Some((manifest, bytes)) = manifest_of(client, assignment).await? else {
+        return Ok(Err("the control plane does not keep the manifest of its verified candidate; \
+                       the task has to be done again"
+            .to_owned()));
+    };
+    let Some(pack) = newest(client, assignment, "pack", LARGEST_ARTIFACT, |_| Some(())).await? else {
+        return Ok(Err(format!(
+            "the control plane does not keep the objects of its verified candidate (a pack of more than {} MiB is \
+             not kept), and the pod that had them is gone; the task has to be done again",
+            LARGEST_ARTIFACT >> 20
+        )));
+    };
+    let folder = supervision.folder.candidate();
+    let write = || -> io::Result<()> {
+        std::fs::create_dir_all(&folder)?;
+        write_durably(&folder.join(PACK_FILE), &pack.1)?;
+        write_durably(&Manifest::file(&folder), &bytes)
+    };
+    write().with_context(|| format!("{}", folder.display()))?;
+    Ok(Ok(StageOutcome::Verified { candidate: manifest.candidate, manifest: Digest::of(&bytes) }))
+}
+
+/// The manifest of the candidate that is recorded.
+async fn manifest_of(
+    client: &Client,
+    assignment: &Assignment,
+) -> Result<Option<(Manifest, bytes::Bytes)>, Halt> {
+    let of_candidate = |bytes: &[u8]| {
+        let manifest = Manifest::parse(bytes).ok()?;
+        (Some(&manifest.candidate) == assignment.candidate.as_ref()).then_some(manifest)
+    };
+    newest(client, assignment, "manifest", Manifest::LARGEST, of_candidate).await
+}
+
+/// The newest artifact of `kind` that `accept` takes. The client holds the bytes against their name.
+async fn newest<T>(
+    client: &Client,
+    assignment: &Assignment,
+    kind: &str,
+    limit: u64,
+    accept: impl Fn(&[u8]) -> Option<T>,
+) -> Result<Option<(T, bytes::Bytes)>, Halt> {
+    let fits = |stored: &&ArtifactStored| stored.kind == kind && stored.size <= limit;
+    for stored in assignment.artifacts.iter().rev().filter(fits) {
+        let found = patiently(|| async {
+            match client.artifact(&stored.sha256).await {
+                Err(error) if error.code() == Some(ErrorCode::NotFound) => Ok(None),
+                answer => answer.map(Some),
+            }
+        });
+        if let Some(bytes) = found.await?
+            && let Some(accepted) = accept(&bytes)
+        {
+            return Ok(Some((accepted, bytes)));
+        }
+    }
+    Ok(None)
 }
 
 /// Copies our own program to where the image of the work stage finds it. It appears whole or not at all.

@@ -459,3 +459,87 @@ fn a_pod_that_is_told_to_stop_while_it_publishes_says_so() {
     assert!(failure(&installation, &handed).contains("during publish"));
     assert_eq!(installation.pull_requests(), 0);
 }
+
+/// A pod whose agent does its work and takes the forge away; its publishing waits.
+fn parked(installation: &Installation) -> Dispatched {
+    let origin = installation.origin.dir().display().to_string();
+    let handed = installation.claim(&format!("{GOOD}; rm -rf {origin}.away; mv {origin} {origin}.away"));
+    let pod = Pod::new(installation, &handed);
+    assert_eq!(pod.run(), Some(0), "{}", pod.why("finish"));
+    assert!(pod.why("finish").contains("waits for the forge"), "{}", pod.why("finish"));
+    assert_eq!(installation.state(&handed.attempt_id), "verified");
+    handed
+}
+
+fn bring_back(installation: &Installation) {
+    let origin = installation.origin.dir();
+    fs::rename(format!("{}.away", origin.display()), origin).unwrap();
+}
+
+#[test]
+fn a_later_pod_publishes_what_an_earlier_one_verified() {
+    let installation = Installation::new();
+    let handed = parked(&installation);
+    // The forge is still away: nothing is lost, and nothing is done again.
+    let second = installation.dispatch(&handed);
+    assert_eq!(Pod::new(&installation, &second).run(), Some(0));
+    assert_eq!(installation.count("publish.parked"), 2);
+    bring_back(&installation);
+    let third = installation.dispatch(&second);
+    let pod = Pod::new(&installation, &third);
+    assert_eq!(pod.run(), Some(0), "{}{}", pod.why("prepare"), pod.why("finish"));
+    assert!(pod.why("work").contains("nothing left"), "{}", pod.why("work"));
+    assert_eq!(installation.state(&handed.attempt_id), "completed");
+    assert_eq!((installation.branches().len(), installation.pull_requests()), (1, 1));
+    for once in ["agent.finished", "change.verified", "branch.pushed", "pr.created"] {
+        assert_eq!(installation.count(once), 1, "{once}");
+    }
+    let merged = installation.origin.read("leviathan/task-001-a1", "requirements.txt").unwrap();
+    assert_eq!(merged, b"flask==3.0\n");
+}
+
+#[test]
+fn one_epoch_publishes_once() {
+    let installation = Installation::new();
+    let handed = parked(&installation);
+    bring_back(&installation);
+    let next = installation.dispatch(&handed);
+    assert_eq!(Pod::new(&installation, &next).prepare(), Some(0));
+    let second = Pod::new(&installation, &next);
+    assert_eq!(second.prepare(), Some(2));
+    assert!(second.why("prepare").contains("has begun with epoch 2"), "{}", second.why("prepare"));
+}
+
+#[test]
+fn a_candidate_that_nobody_kept_ends_its_attempt_as_lost() {
+    let installation = Installation::new();
+    let handed = parked(&installation);
+    bring_back(&installation);
+    let detail = detail(&installation, &handed);
+    let pack = detail.artifacts.iter().find(|stored| stored.kind == "pack").unwrap();
+    let name = pack.sha256.as_str();
+    fs::remove_file(installation.data().join("artifacts/sha256").join(&name[..2]).join(name)).unwrap();
+    let next = installation.dispatch(&handed);
+    assert_eq!(Pod::new(&installation, &next).run(), Some(1));
+    assert_eq!(installation.state(&handed.attempt_id), "failed");
+    let failure = failure(&installation, &handed);
+    assert!(failure.contains("has to be done again"), "{failure}");
+    assert_eq!(installation.pull_requests(), 0);
+}
+
+#[test]
+fn a_stage_says_where_it_belongs() {
+    let installation = Installation::new();
+    let handed = installation.claim(GOOD);
+    let pod = Pod::new(&installation, &handed);
+    let said = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let stage = pod.container(pod.our_image(), "finish", &[]);
+    assert!(said(pod.with_token(stage).env_remove("LEVIATHAN_POD_DIR")).contains("LEVIATHAN_POD_DIR"));
+    let mut without_stage = super::leviathan(&["executor"]);
+    without_stage.env("LEVIATHAN_POD_DIR", "/leviathan").env("LEVIATHAN_ATTEMPT_ID", "attempt-1");
+    assert!(said(&mut without_stage).contains("--stage"));
+}
