@@ -54,7 +54,7 @@ enum Command {
     /// Keep the log and answer the API
     ControlPlane(control_plane::Arguments),
     /// See what is to be done and have it done
-    Scheduler(scheduler::Arguments),
+    Scheduler(Box<scheduler::Arguments>),
     /// Carry out one attempt
     Executor(Box<executor::Arguments>),
 }
@@ -82,7 +82,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Up(arguments) => up::run(arguments),
         Command::ControlPlane(arguments) => control_plane::run(arguments),
-        Command::Scheduler(arguments) => scheduler::run(arguments),
+        Command::Scheduler(arguments) => scheduler::run(*arguments),
         Command::Executor(arguments) => return executor::run(*arguments),
     };
     match answer {

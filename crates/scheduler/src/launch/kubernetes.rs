@@ -402,23 +402,19 @@ impl Unanswered {
 
 /// The cluster's own words, without the form that they came in.
 fn told(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => {
-            format!("the cluster refuses it ({} {}): {}", status.code, status.reason, status.message)
-        }
-        other => {
-            let mut words = other.to_string();
-            let mut source = std::error::Error::source(other);
-            while let Some(cause) = source {
-                let cause_words = cause.to_string();
-                if !words.contains(&cause_words) {
-                    words = format!("{words}: {cause_words}");
-                }
-                source = cause.source();
-            }
-            format!("the cluster does not answer: {words}")
-        }
+    if let kube::Error::Api(status) = error {
+        return format!("the cluster refuses it ({} {}): {}", status.code, status.reason, status.message);
     }
+    let mut words = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !words.contains(&more) {
+            words = format!("{words}: {more}");
+        }
+        source = cause.source();
+    }
+    format!("the cluster does not answer: {words}")
 }
 
 /// One call, within its time.

@@ -49,7 +49,7 @@ fn due(world: &World<'_>, target: &TargetId, id: &TaskId, task: &Task) -> Option
         WriteBackStep::Edit | WriteBackStep::Propose if is_registered(world, target) => {
             WriteBackStep::Settle(WriteBackOutcome::Skipped, REGISTERED)
         }
-        step => step,
+        step @ (WriteBackStep::Edit | WriteBackStep::Propose | WriteBackStep::Settle(..)) => step,
     };
     Some(WriteBackDue { task: id.clone(), attempt: merged.id.clone(), step })
 }
