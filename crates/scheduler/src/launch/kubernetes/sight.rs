@@ -75,6 +75,10 @@ fn failure(condition: &JobCondition, pod: Option<&Pod>) -> End {
         return End::new(Cause::Deadline, words_of(condition));
     }
     let Some(pod) = pod else {
+        // The pod went with its node; the Job keeps what it showed last.
+        if condition.message.as_deref().is_some_and(|message| message.contains("DisruptionTarget")) {
+            return End::new(Cause::Evicted, words_of(condition));
+        }
         let words = "its pod is gone, and neither its node nor an eviction took it".to_owned();
         return End::new(Cause::Deleted, words);
     };
