@@ -49,6 +49,7 @@ fn every_manifest_is_valid_for_the_three_newest_versions() {
         manifests.extend(rendered(overlay));
     }
     manifests.extend(read("ops/k8s/secrets.example.yaml"));
+    manifests.extend(read("ops/k8s/backup.example.yaml"));
     let (versions, problems) = validate(&manifests);
     assert_eq!(versions.len(), 3, "{versions:?}");
     assert!(problems.is_empty(), "{problems:#?}");
@@ -73,6 +74,7 @@ fn every_pod_passes_the_restricted_profile() {
             assert_eq!(unrestricted(&template["spec"]), Vec::<String>::new(), "{overlay}: {name}");
         }
     }
+    assert_eq!(unrestricted(&read("ops/k8s/backup.example.yaml")[0]["spec"]), Vec::<String>::new());
 }
 
 #[test]
