@@ -16,9 +16,9 @@ const OVERLAYS: &[&str] = &["current-namespace", "own-namespace", "hardened"];
 
 /// What the scheduler calls, as `group/resource` with its verbs: the whole of its Role.
 const CALLS: &[(&str, &[&str])] = &[
-    ("/configmaps", &["get", "list", "watch"]),
+    ("/configmaps", &["list"]),
     ("/events", &["list"]),
-    ("/pods", &["get", "list", "watch"]),
+    ("/pods", &["list", "watch"]),
     ("/secrets", &["create"]),
     ("batch/jobs", &["create", "delete", "get", "list", "watch"]),
     ("coordination.k8s.io/leases", &["create", "get", "update"]),
@@ -246,6 +246,29 @@ fn the_image_is_named_in_one_place() {
         let environment = list(&scheduler["spec"]["template"]["spec"]["containers"][0]["env"]);
         let image = environment.iter().find(|variable| variable["name"] == "LEVIATHAN_IMAGE").unwrap();
         assert_eq!(image["value"], "leviathan:0.1.0", "{overlay}");
+    }
+}
+
+#[test]
+fn the_programs_know_what_the_manifests_tell_them() {
+    let page = |name: &str| std::fs::read_to_string(root().join("docs").join(name)).unwrap();
+    let (commands, variables) = (page("cli.md"), page("configuration.md"));
+    let deployments =
+        pods(&rendered("hardened")).into_iter().filter(|(name, _)| name.starts_with("Deployment/"));
+    for (name, template) in deployments {
+        let container = &template["spec"]["containers"][0];
+        let (program, arguments) = (text(&container["command"][0]), list(&container["args"]));
+        let heading = format!("### `{program} {}`", text(&arguments[0]));
+        let Some(start) = commands.find(&heading) else { panic!("{name}: docs/cli.md has no {heading}") };
+        let help = &commands[start + heading.len()..];
+        let help = &help[..help.find("\n### ").unwrap_or(help.len())];
+        for flag in arguments.iter().map(text).filter(|argument| argument.starts_with("--")) {
+            assert!(help.contains(&format!("{flag} ")), "{name}: {heading} has no {flag}");
+        }
+        for variable in list(&container["env"]).iter().map(|variable| text(&variable["name"])) {
+            let known = variable == "HOME" || variables.contains(&format!("| `{variable}` |"));
+            assert!(known, "{name}: docs/configuration.md has no {variable}");
+        }
     }
 }
 
