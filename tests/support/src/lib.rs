@@ -3,5 +3,6 @@
 pub mod claude;
 pub mod git_http;
 pub mod github;
+pub mod kubernetes;
 pub mod reference;
 pub mod repository;
