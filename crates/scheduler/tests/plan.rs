@@ -67,6 +67,112 @@ fn what_becomes_of_an_attempt_whose_executor_is_not_where_it_should_be() {
     }
 }
 
+fn ended(cause: Cause) -> Option<ExecutorSight> {
+    Some(ExecutorSight::Gone { epoch: Epoch(1), end: End::new(cause, "its words") })
+}
+
+fn stuck(cause: Cause) -> Option<ExecutorSight> {
+    Some(ExecutorSight::Stuck { epoch: Epoch(1), end: End::new(cause, "its words") })
+}
+
+#[test]
+fn what_becomes_of_an_attempt_whose_pod_is_not_well() {
+    let rows = [
+        // It waits for a node longer than a lease lasts; that wait has a clock of its own.
+        (Reached::Claimed, ALIVE, Some(0), ""),
+        (Reached::Claimed, stuck(Cause::Unschedulable), Some(0), "lost(ExecutorGone)"),
+        (Reached::Claimed, stuck(Cause::NotStarting), Some(0), "lost(ExecutorGone)"),
+        (Reached::Claimed, stuck(Cause::Image), Some(0), "attempt.failed"),
+        (Reached::Claimed, stuck(Cause::NotLaunched), Some(1), "dispatch after 1"),
+        (Reached::Claimed, ended(Cause::Exit), Some(1), "dispatch after 1"),
+        (Reached::Claimed, ended(Cause::Evicted), Some(1), "dispatch after 1"),
+        (Reached::Claimed, ended(Cause::OutOfMemory), Some(1), "attempt.failed"),
+        // Somebody deleted the Job before or while the agent worked, or before it was published.
+        (Reached::Claimed, ABSENT, Some(1), "attempt.cancelled"),
+        (Reached::Started, ABSENT, Some(1), "attempt.cancelled"),
+        (Reached::Verified, ABSENT, Some(1), "attempt.cancelled"),
+        (Reached::Started, ended(Cause::Deleted), Some(1), "attempt.cancelled"),
+        // Only what was the cluster's fault is tried again by itself.
+        (Reached::Started, ended(Cause::Evicted), Some(1), "lost(ExecutorGone)"),
+        (Reached::Started, ended(Cause::NodeLost), Some(1), "lost(ExecutorGone)"),
+        (Reached::Started, ended(Cause::Exit), Some(1), "lost(ExecutorGone)"),
+        (Reached::Started, ended(Cause::OutOfMemory), Some(1), "attempt.failed"),
+        (Reached::Started, ended(Cause::Deadline), Some(1), "attempt.failed"),
+        (Reached::Started, stuck(Cause::Image), Some(1), "attempt.failed"),
+        (Reached::Started, ALIVE, Some(0), "lost(LeaseExpired)"),
+        // The verified candidate is stored: another pod publishes it.
+        (Reached::Verified, ended(Cause::Evicted), Some(1), "dispatch after 1"),
+        (Reached::Verified, ended(Cause::OutOfMemory), Some(1), "dispatch after 1"),
+        (Reached::Published, ABSENT, Some(1), "attempt.completed"),
+        (Reached::Completed, ABSENT, None, ""),
+    ];
+    for (reached, executor, lease, expected) in rows {
+        let mut story = Story::with_tasks(&["a"]).in_cluster();
+        story.attempt("a", Reached::Claimed);
+        story.launched();
+        story.go_on("a", reached);
+        story.sees(executor.clone(), lease);
+        assert_eq!(told(&story.reconcile()), expected, "{reached:?} {executor:?} {lease:?}");
+    }
+}
+
+#[test]
+fn the_log_is_told_in_the_words_of_the_pod() {
+    for (executor, reason) in [
+        (stuck(Cause::Image), FailureReason::ConfigInvalid),
+        (ended(Cause::OutOfMemory), FailureReason::ConfigInvalid),
+        (ended(Cause::Deadline), FailureReason::TimedOut),
+        (ended(Cause::Deleted), FailureReason::Cancelled),
+    ] {
+        let mut story = Story::with_tasks(&["a"]).in_cluster();
+        story.attempt("a", Reached::Started);
+        story.sees(executor, Some(1));
+        let plan = story.reconcile();
+        story.record(&plan);
+        let failure = story.only_attempt().failure.unwrap();
+        assert_eq!(failure.reason, reason);
+        assert!(failure.detail.contains("its words"), "{}", failure.detail);
+        // A time-out counts against the agent, which has a second attempt; nothing else runs again by itself.
+        assert_eq!(story.chosen().is_empty(), reason != FailureReason::TimedOut);
+    }
+}
+
+#[test]
+fn a_job_that_was_never_made_is_made_by_whoever_sees_that() {
+    let mut story = Story::with_tasks(&["a"]).in_cluster();
+    story.attempt_by("a", "scheduler@there", Reached::Claimed);
+    story.sees(ABSENT, Some(1));
+    assert_eq!(told(&story.reconcile()), "", "the scheduler that claimed it may be about to make it");
+    story.pass_seconds(60);
+    assert_eq!(told(&story.reconcile()), "dispatch after 1");
+}
+
+#[test]
+fn what_a_cluster_stopped_for_its_own_sake_may_run_again() {
+    for (executor, expected) in [
+        (ended(Cause::Evicted), "attempt.invalidated"),
+        (ended(Cause::NodeLost), "attempt.invalidated"),
+        (ended(Cause::Deleted), ""),
+        (ABSENT, ""),
+    ] {
+        let mut story = Story::with_tasks(&["a"]).in_cluster();
+        story.attempt("a", Reached::Started);
+        story.cancelled_by("executor");
+        story.sees(executor, None);
+        let plan = story.reconcile();
+        assert_eq!(told(&plan), expected);
+        story.record(&plan);
+        assert_eq!(told(&story.reconcile()), "", "once");
+        assert_eq!(story.chosen().is_empty(), expected.is_empty());
+    }
+    // What a human cancelled stays cancelled, whatever becomes of its pod.
+    let mut story = Story::with_tasks(&["a"]).in_cluster();
+    story.attempt("a", Reached::Started);
+    story.cancelled_by("operator");
+    story.sees(ended(Cause::Evicted), None);
+    assert_eq!(told(&story.reconcile()), "");
+}
+
 #[test]
 fn an_executor_of_an_older_epoch_does_not_count() {
     let mut story = Story::with_tasks(&["a"]);

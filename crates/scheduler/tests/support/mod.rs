@@ -153,7 +153,13 @@ impl Story {
         };
         let subject = Subject::attempt(&target(), &task(name), &attempt_id());
         self.take_by(by, subject.clone(), EventKind::AttemptCreated(created));
-        self.take_by(by, subject.clone(), claimed(1));
+        self.take_by(by, subject, claimed(1));
+        self.go_on(name, reached);
+    }
+
+    /// The attempt that was claimed comes that far.
+    pub(crate) fn go_on(&mut self, name: &str, reached: Stage) {
+        let subject = Subject::attempt(&target(), &task(name), &attempt_id());
         let candidate = commit('c');
         let steps = [
             (Stage::Started, started(1)),
@@ -202,6 +208,26 @@ impl Story {
                 self.take(subject.clone(), kind);
             }
         }
+    }
+
+    /// From here on the launcher sees every executor, as that of a cluster does.
+    pub(crate) fn in_cluster(mut self) -> Self {
+        self.in_cluster = true;
+        self
+    }
+
+    /// The launch of the first epoch is recorded.
+    pub(crate) fn launched(&mut self) {
+        let (name, uid) = ("leviathan-attempt-1".to_owned(), "uid".to_owned());
+        self.step(EventKind::AttemptLaunched(AttemptLaunched { epoch: Epoch(1), name, uid }));
+    }
+
+    /// Somebody says that the attempt is stopped: `executor` when it was told to stop.
+    pub(crate) fn cancelled_by(&mut self, actor: &str) {
+        let attempt = self.only_attempt();
+        let subject = Subject::attempt(&attempt.target_id, &attempt.task_id, &attempt.id);
+        let reason = Reason { reason: "told to stop".to_owned() };
+        self.take_by(actor, subject, EventKind::AttemptCancelled(reason));
     }
 
     pub(crate) fn dispatched_again(&mut self, epoch: u32) {
