@@ -14,9 +14,11 @@ use leviathan_test_support::kubernetes::{Cluster, Fault, Gone, Harm, NAMESPACE};
 use serde_json::{Value, json};
 
 async fn client_of(cluster: &Cluster, token: &str) -> Client {
-    let kubeconfig = Kubeconfig::from_yaml(&cluster.kubeconfig_of(token)).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    Client::try_from(config).unwrap()
+    let kubeconfig = Kubeconfig::from_yaml(&cluster.kubeconfig_of(token)).expect("a kubeconfig");
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .expect("a configuration");
+    Client::try_from(config).expect("a client")
 }
 
 async fn api<K>(cluster: &Cluster) -> Api<K>
@@ -66,7 +68,7 @@ fn job_value(name: &str) -> Value {
 }
 
 fn job(name: &str) -> Job {
-    serde_json::from_value(job_value(name)).unwrap()
+    serde_json::from_value(job_value(name)).expect("a Job")
 }
 
 fn refusal<T>(answer: Result<T, Error>) -> (u16, String, String) {

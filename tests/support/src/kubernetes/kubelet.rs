@@ -337,10 +337,7 @@ impl State {
             if !status["state"]["terminated"].is_null() {
                 return;
             }
-            let started = match &status["state"]["running"]["startedAt"] {
-                Value::Null => now.clone().into(),
-                started => started.clone(),
-            };
+            let started = status["state"]["running"]["startedAt"].as_str().unwrap_or(&now).to_owned();
             let reason = if reason.is_empty() { ENDED[usize::from(exit_code != 0)] } else { reason };
             let mut terminated = json!({
                 "exitCode": exit_code, "reason": reason, "startedAt": started, "finishedAt": now,

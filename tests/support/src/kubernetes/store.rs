@@ -600,9 +600,11 @@ fn is_foreground(object: &Value) -> bool {
 
 fn keep_from(before: &Value, after: &mut Value, field: &str) {
     let metadata = after["metadata"].as_object_mut().expect("made by place");
-    match &before["metadata"][field] {
-        Value::Null => drop(metadata.remove(field)),
-        value => drop(metadata.insert(field.into(), value.clone())),
+    let value = before["metadata"][field].clone();
+    if value.is_null() {
+        metadata.remove(field);
+    } else {
+        metadata.insert(field.into(), value);
     }
 }
 
