@@ -111,7 +111,7 @@ async fn an_attempt_becomes_one_job_with_a_token_of_its_own() {
     launcher.stop(&attempt(), Duration::from_secs(10)).await.unwrap();
     cluster.controller_step();
     assert_eq!(jobs(&cluster), [""; 0]);
-    assert_eq!(cluster.objects("secrets"), [json!({}); 0]);
+    assert!(cluster.objects("secrets").is_empty());
     // Stopping what is not there is done.
     launcher.stop(&attempt(), Duration::from_secs(10)).await.unwrap();
 }
