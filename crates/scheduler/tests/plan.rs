@@ -403,6 +403,25 @@ fn a_completion_is_written_back_until_it_is_settled() {
 }
 
 #[test]
+fn nothing_is_written_back_while_the_backlog_is_the_registered_one() {
+    for before in [None, Some(WriteBackOutcome::PullRequest)] {
+        let mut story = Story::with_tasks(&["a"]);
+        story.register_backlog();
+        story.attempt("a", Reached::Completed);
+        story.merge();
+        if let Some(outcome) = before {
+            story.task_event("a", updated(&story, outcome));
+        }
+        let due = story.write_backs();
+        let [WriteBackStep::Settle(WriteBackOutcome::Skipped, why)] = due[..] else { panic!("{due:?}") };
+        assert!(why.contains("the backlog is the registered one"), "{why}");
+        story.task_event("a", updated(&story, WriteBackOutcome::Skipped));
+        assert_eq!(story.write_backs(), []);
+        assert_eq!(story.chosen(), Vec::<String>::new(), "completed all the same");
+    }
+}
+
+#[test]
 fn the_rolling_pull_request_is_over_once_the_default_branch_says_completed() {
     let mut story = Story::with_tasks(&["a"]);
     story.attempt("a", Reached::Completed);

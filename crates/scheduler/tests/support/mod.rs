@@ -104,6 +104,13 @@ impl Story {
         self.see_documents();
     }
 
+    /// The same backlog, but not from the repository.
+    pub(crate) fn register_backlog(&mut self) {
+        let Some(TargetSight::Spec(spec)) = &self.sights.0 else { panic!("no documents are seen") };
+        let spec = TargetSpec { backlog_is_registered: true, ..(**spec).clone() };
+        self.sights.0 = Some(TargetSight::Spec(Arc::new(spec)));
+    }
+
     pub(crate) fn break_documents(&mut self) {
         self.sights.0 = Some(TargetSight::Problems(vec!["backlog.yaml:1:1: broken".to_owned()]));
     }

@@ -49,6 +49,27 @@ fn a_registered_contract_stands_in_and_a_registered_policy_tightens() {
 }
 
 #[test]
+fn a_registered_backlog_is_used_only_while_the_repository_holds_none() {
+    let origin = governed();
+    let registered = |text: &'static str| Registered {
+        backlog: Some(Document { file: "registered backlog", content: Some(text.as_bytes()) }),
+        ..Registered::default()
+    };
+    let spec = spec_of(&origin, registered("tasks: []\n")).unwrap();
+    assert_eq!((spec.backlog.tasks.len(), spec.backlog_is_registered), (2, false));
+    origin.commit("main", "no backlog", &[Entry::removed(".leviathan/backlog.yaml")]);
+    let missing = spec_of(&origin, Registered::default()).unwrap_err().to_string();
+    assert!(missing.contains(".leviathan/backlog.yaml"), "{missing}");
+    let spec = spec_of(&origin, registered(BACKLOG)).unwrap();
+    assert_eq!((spec.backlog.tasks.len(), spec.backlog_is_registered), (2, true));
+    let broken = spec_of(&origin, registered("tasks: 3\n")).unwrap_err().to_string();
+    assert!(broken.contains("registered backlog:1:8"), "{broken}");
+    // What the repository holds is never passed over, however broken it is.
+    origin.commit("main", "a broken backlog", &[Entry::file(".leviathan/backlog.yaml", "tasks: 3\n")]);
+    assert!(spec_of(&origin, registered(BACKLOG)).is_err());
+}
+
+#[test]
 fn what_is_no_document_is_an_answer_with_its_path() {
     type Expectation = fn(&SpecError) -> bool;
     let path = ".leviathan/backlog.yaml";
