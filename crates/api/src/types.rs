@@ -21,6 +21,9 @@ pub struct Health {
     pub status: String,
     /// The version that answers.
     pub version: String,
+    /// Its clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Timestamp>,
 }
 
 /// `GET /readyz`

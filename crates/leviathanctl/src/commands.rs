@@ -4,15 +4,18 @@ mod artifact;
 mod attempts_list;
 mod attempts_show;
 mod cancel;
+mod doctor;
 mod events_tail;
 mod failures_recent;
 mod graph_summary;
 mod invalidate;
 mod pause;
 mod resume;
+mod scheduler_pass;
 mod steering;
 mod targets_list;
 mod targets_register;
+mod targets_unregister;
 mod tasks_list;
 
 use api::Client;
@@ -35,10 +38,13 @@ pub(crate) enum Command {
     TasksList(tasks_list::Arguments),
     TargetsList(targets_list::Arguments),
     TargetsRegister(targets_register::Arguments),
+    TargetsUnregister(targets_unregister::Arguments),
     EventsTail(events_tail::Arguments),
     Artifact(artifact::Arguments),
     Pause(pause::Arguments),
     Resume(resume::Arguments),
+    SchedulerPass(scheduler_pass::Arguments),
+    Doctor(doctor::Arguments),
 }
 
 impl Command {
@@ -59,10 +65,13 @@ impl Command {
             Self::TasksList(arguments) => tasks_list::run(arguments, &client?, screen).await,
             Self::TargetsList(arguments) => targets_list::run(arguments, &client?, screen).await,
             Self::TargetsRegister(arguments) => targets_register::run(arguments, client, screen).await,
+            Self::TargetsUnregister(arguments) => targets_unregister::run(arguments, &client?, screen).await,
             Self::EventsTail(arguments) => events_tail::run(arguments, &client?, screen).await,
             Self::Artifact(arguments) => artifact::run(arguments, &client?, screen).await,
             Self::Pause(arguments) => pause::run(arguments, &client?, screen).await,
             Self::Resume(arguments) => resume::run(arguments, &client?, screen).await,
+            Self::SchedulerPass(arguments) => scheduler_pass::run(arguments, &client?, screen).await,
+            Self::Doctor(arguments) => doctor::run(arguments, &client?, screen).await,
         }
     }
 }

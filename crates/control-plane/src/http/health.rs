@@ -17,7 +17,11 @@ pub(super) fn routes() -> Router<Arc<App>> {
 }
 
 async fn healthz() -> Json<Health> {
-    Json(Health { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+    Json(Health {
+        status: "ok".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        time: Some(super::now()),
+    })
 }
 
 async fn readyz(app: Shared) -> Result<Json<Readiness>, Failure> {

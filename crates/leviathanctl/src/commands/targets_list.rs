@@ -41,6 +41,17 @@ fn paragraph(target: &TargetView, screen: &mut Screen<'_>) -> Result<(), Failure
     let registered = words::utc_and_age(target.registered_at, screen.now);
     let by_operator = if target.operator_policy.is_some() { ", with an operator's policy" } else { "" };
     screen.line(&[faint("  Registered  "), plain(registered), plain(by_operator)])?;
+    if let Some(source) = &target.source {
+        screen.line(&[faint("  Source      "), plain(source)])?;
+    }
+    if let Some(image) = &target.executor_image {
+        screen.line(&[faint("  Image       "), plain(image)])?;
+    }
+    if let Some(gone) = &target.unregistered {
+        let at = words::utc_and_age(gone.at, screen.now);
+        let text = format!("by {} at {at}: {}", gone.by, gone.reason);
+        screen.line(&[faint("  Stopped     "), Span { text, look: Look::Waiting }])?;
+    }
     let work = format!(
         "{} under way, {} open",
         words::counted(target.live_attempts, "attempt"),

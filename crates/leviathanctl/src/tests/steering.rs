@@ -2,6 +2,7 @@
 
 use api::types::{Steered, TargetRegisteredResponse};
 use insta::assert_snapshot;
+use serde_json::json;
 
 use super::answers::{self, ATTEMPT, DIGEST};
 use super::{Answer, ask, ask_on, yes};
@@ -79,6 +80,89 @@ fn each_order_is_sent_with_its_reason() {
     POST /v1/resume {"reason":"resumed by the operator"}
 
     No pause of everything is in force; nothing changed. `--target TARGET` ends that of one target.
+    "#);
+}
+
+#[test]
+fn a_target_is_unregistered_with_a_reason() {
+    let unregister = "POST /v1/targets/my-repo/unregister";
+    let command = "targets-unregister my-repo --reason 'moved away'";
+    assert_snapshot!(told(command, vec![yes(unregister, &steered("unregistered", true))]), @r#"
+    POST /v1/targets/my-repo/unregister {"reason":"moved away"}
+
+    Unregistered target: my-repo
+    Reason: moved away
+    Attempts under way go on; `leviathanctl targets-register FILE` takes the target up again.
+    "#);
+    assert_snapshot!(told(command, vec![yes(unregister, &steered("unregistered", false))]), @r#"
+    POST /v1/targets/my-repo/unregister {"reason":"moved away"}
+
+    my-repo was unregistered before; nothing changed.
+    "#);
+}
+
+#[test]
+fn a_pass_is_asked_for_and_waited_for() {
+    let request = || yes("POST /v1/scheduler/passes", &json!({ "number": 3 }));
+    let report = json!({
+        "number": 3, "by": "scheduler@here", "at": "2026-01-31T12:00:00Z", "launched": 1,
+        "problems": ["my-repo cannot be fetched"],
+    });
+    let passes = |done, last: serde_json::Value| {
+        let body = json!({ "requested": 3, "done": done, "last": last });
+        yes("GET /v1/scheduler/passes?done_from=3&wait_ms=0", &body)
+    };
+    let made = ask("scheduler-pass --wait 0s", vec![request(), passes(3, report)]).shown();
+    assert_snapshot!(made, @r#"
+    scheduler@here made a pass and started 1 executor.
+    Problem: my-repo cannot be fetched
+    "#);
+    let waited = ask("scheduler-pass --wait 0s", vec![request(), passes(2, json!(null))]).refused();
+    assert_snapshot!(waited, @r#"
+    1: no scheduler has taken it: request 3 for a pass waited 0 ms; start one with `leviathan scheduler`, or in a cluster with `kubectl scale deployment leviathan-scheduler --replicas=1`
+    "#);
+}
+
+#[test]
+fn a_doctor_names_what_is_not_well_and_what_to_do() {
+    let health = |version: &str, time: &str| {
+        yes("GET /healthz", &json!({ "status": "ok", "version": version, "time": time }))
+    };
+    let passes = |at: &str| {
+        let last = json!({ "number": 0, "by": "scheduler@here", "at": at, "launched": 0, "problems": [] });
+        yes("GET /v1/scheduler/passes", &json!({ "requested": 0, "done": 0, "last": last }))
+    };
+    let none = yes("GET /v1/scheduler/passes", &json!({ "requested": 0, "done": 0 }));
+    let said = |answers| {
+        let outcome = ask("doctor", answers);
+        // The port of the control plane is another each time.
+        let lines = outcome.out.lines().filter(|line| !line.contains("reach")).collect::<Vec<_>>().join("\n");
+        format!("{lines}\n{:?}", outcome.failure)
+    };
+    let ours = env!("CARGO_PKG_VERSION");
+    let well = said(vec![health(ours, "2026-01-31T12:00:01Z"), passes("2026-01-31T11:59:30Z")]);
+    assert_snapshot!(well.replace(ours, "VERSION"), @r#"
+    ok    version    both are VERSION
+    ok    clock      this machine and the control plane agree
+    ok    token      the control plane takes the token
+    ok    scheduler  scheduler@here made a pass 2026-01-31 11:59:30 UTC (30s ago)
+    None
+    "#);
+    let unwell = said(vec![health("9.9.9", "2026-01-31T12:05:00Z"), passes("2026-01-31T10:00:00Z")]);
+    assert_snapshot!(unwell.replace(ours, "VERSION"), @r#"
+    warn  version    leviathanctl is VERSION, the control plane 9.9.9; use a leviathanctl of its version
+    warn  clock      this machine and the control plane are 5 min 0 s apart; set both clocks by the same source
+    ok    token      the control plane takes the token
+    warn  scheduler  scheduler@here made a pass 2026-01-31 10:00:00 UTC (2h ago) and none since; start one with `leviathan scheduler`, or in a cluster with `kubectl scale deployment leviathan-scheduler --replicas=1`
+    None
+    "#);
+    let idle = said(vec![health(ours, "2026-01-31T12:00:00Z"), none]);
+    assert_snapshot!(idle.replace(ours, "VERSION"), @r#"
+    ok    version    both are VERSION
+    ok    clock      this machine and the control plane agree
+    ok    token      the control plane takes the token
+    fail  scheduler  none has made a pass since the control plane started; start one with `leviathan scheduler`, or in a cluster with `kubectl scale deployment leviathan-scheduler --replicas=1`
+    Some(No("1 check failed; the lines marked `fail` say what to do"))
     "#);
 }
 
