@@ -313,6 +313,11 @@ impl Graph {
         self.pause.as_ref()
     }
 
+    /// Whether nothing of a target may begin, because it or everything is paused.
+    pub fn is_paused(&self, target: &TargetId) -> bool {
+        self.pause.is_some() || self.target(target).is_some_and(|target| target.pause.is_some())
+    }
+
     /// Every target, by id.
     pub fn targets(&self) -> impl Iterator<Item = (&TargetId, &Target)> {
         self.targets.iter()

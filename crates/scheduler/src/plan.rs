@@ -235,8 +235,7 @@ fn spend_limit_pause(world: &World<'_>, target: &TargetId) -> Option<Vec<Event>>
         return None;
     }
     let event_id = EventId::derived(["scheduler.paused", target.as_str(), last.id.as_str()]);
-    let is_paused = graph.pause().is_some() || graph.target(target).is_some_and(|t| t.pause.is_some());
-    if is_paused || world.history.knows_pause(&event_id) {
+    if graph.is_paused(target) || world.history.knows_pause(&event_id) {
         return None;
     }
     let reason = format!("{} ({}): {}", failure.reason, last.id, failure.detail);

@@ -151,8 +151,7 @@ async fn lost(
 }
 
 fn is_paused(graph: &Graph, id: &AttemptId) -> bool {
-    let target = graph.attempt(id).and_then(|attempt| graph.target(&attempt.target_id));
-    graph.pause().is_some() || target.is_some_and(|target| target.pause.is_some())
+    graph.attempt(id).is_some_and(|attempt| graph.is_paused(&attempt.target_id))
 }
 
 fn known<'a>(graph: &'a Graph, id: &AttemptId) -> Result<&'a model::graph::Attempt, Failure> {

@@ -170,9 +170,7 @@ fn is_ours_to_launch(world: &World<'_>, attempt: &Attempt) -> bool {
 
 /// Nothing was done yet, so the same attempt begins anew; but not for ever.
 fn before_its_start(world: &World<'_>, attempt: &Attempt, presence: &Presence<'_>) -> Option<Step> {
-    let graph = world.history.graph();
-    let is_paused = graph.pause().is_some()
-        || graph.target(&attempt.target_id).is_some_and(|target| target.pause.is_some());
+    let is_paused = world.history.graph().is_paused(&attempt.target_id);
     match presence {
         Presence::Working => None,
         Presence::Hanging | Presence::Silent => Some(fell_silent()),
