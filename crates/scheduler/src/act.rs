@@ -8,12 +8,12 @@ use api::types::{ClaimRequest, DispatchRequest, Dispatched, LostRequest};
 use api::{Client, ClientError, ErrorCode};
 use model::event::{AttemptLaunched, Event, EventKind, Subject};
 use model::graph::Attempt;
-use model::{AttemptId, Epoch, EventId, Graph, TargetId, TaskId};
+use model::{AttemptId, AttemptState, Epoch, EventId, Graph, TargetId, TaskId};
 use secrecy::SecretString;
 
 use crate::fault::Fault;
 use crate::history::History;
-use crate::launch::{LaunchError, Launched, Order};
+use crate::launch::{Launch, LaunchError, Launched, Order};
 use crate::plan::{Dispatch, Lost, Reconciliation};
 use crate::{Config, Report};
 
@@ -137,11 +137,15 @@ async fn launch(
     let launched = config.launcher.launch(order).await;
     config.fault.reach("after_launch");
     match launched {
-        Ok(launched) => {
+        Ok(Launch::Started) => {
             report.launched += 1;
-            let Some(launched) = launched else { return Ok(()) };
+            Ok(())
+        }
+        Ok(Launch::StartedAs(launched)) => {
+            report.launched += 1;
             record_launch(config, &attempt_id, epoch, work, launched).await
         }
+        Ok(Launch::Waits) => Ok(()),
         Err(error) => {
             report.problems.push(error.to_string());
             Ok(())
@@ -177,7 +181,13 @@ pub(crate) async fn launch_waiting(
     let graph = history.graph();
     let live: BTreeSet<&AttemptId> = graph.targets().flat_map(|(_, target)| &target.live).collect();
     config.launcher.forget_all_but(&live);
-    for launched in config.launcher.launch_waiting().await {
+    // What is verified is published also while a human pauses.
+    let may = |id: &AttemptId| {
+        graph.attempt(id).is_some_and(|attempt| {
+            attempt.state != AttemptState::Created || !graph.is_paused(&attempt.target_id)
+        })
+    };
+    for launched in config.launcher.launch_waiting(may).await {
         match launched {
             Ok((id, launched)) => {
                 let Some(attempt) = graph.attempt(&id) else { continue };

@@ -70,6 +70,17 @@ pub struct Launched {
     pub uid: String,
 }
 
+/// What became of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Launch {
+    /// The executor was started.
+    Started,
+    /// It was started under a name that is to be recorded.
+    StartedAs(Launched),
+    /// There is no room for it yet; it is started when there is.
+    Waits,
+}
+
 /// What this launcher sees of an attempt's executor. A foreign launcher's executor is `Absent`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExecutorSight {
@@ -199,20 +210,22 @@ impl Launcher {
         }
     }
 
-    /// Starts the executor of an attempt. One of an older epoch that still runs is stopped first. The answer says
-    /// how it was started, if that is to be recorded; nothing when it waits for room.
-    pub async fn launch(&self, order: Order<'_>) -> Result<Option<Launched>, LaunchError> {
+    /// Starts the executor of an attempt. One of an older epoch that still runs is stopped first.
+    pub async fn launch(&self, order: Order<'_>) -> Result<Launch, LaunchError> {
         match self {
-            Self::Worktree(worktree) => worktree.launch(order).await.map(|()| None),
+            Self::Worktree(worktree) => worktree.launch(order).await.map(|()| Launch::Started),
             Self::Kubernetes(kubernetes) => kubernetes.launch(order).await,
         }
     }
 
-    /// Starts what there was no room for before, as far as there is now.
-    pub async fn launch_waiting(&self) -> Vec<Result<(AttemptId, Launched), LaunchError>> {
+    /// Starts what there was no room for before and `may` still begin, as far as there is room now.
+    pub async fn launch_waiting(
+        &self,
+        may: impl Fn(&AttemptId) -> bool,
+    ) -> Vec<Result<(AttemptId, Launched), LaunchError>> {
         match self {
             Self::Worktree(_) => Vec::new(),
-            Self::Kubernetes(kubernetes) => kubernetes.launch_waiting().await,
+            Self::Kubernetes(kubernetes) => kubernetes.launch_waiting(may).await,
         }
     }
 

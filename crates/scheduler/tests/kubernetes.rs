@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use leviathan_scheduler::Launcher;
 use leviathan_scheduler::launch::kubernetes::Settings;
-use leviathan_scheduler::launch::{Cause, ExecutorSight, Kubernetes, LaunchError, Launched, Order};
+use leviathan_scheduler::launch::{Cause, ExecutorSight, Kubernetes, Launch, LaunchError, Launched, Order};
 use model::{AttemptId, Epoch, TargetId, TaskId};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -42,7 +42,15 @@ fn attempt() -> AttemptId {
     AttemptId::parse("attempt-abc123").unwrap()
 }
 
-async fn launch(launcher: &Launcher, epoch: u32) -> Result<Option<Launched>, LaunchError> {
+/// The attempt's executor is started, and there is room for it.
+async fn launched(launcher: &Launcher, epoch: u32) -> Launched {
+    match launch(launcher, epoch).await.unwrap() {
+        Launch::StartedAs(launched) => launched,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn launch(launcher: &Launcher, epoch: u32) -> Result<Launch, LaunchError> {
     let token = SecretString::from("lva.token");
     let (attempt, target) = (attempt(), TargetId::parse("shop").unwrap());
     let order = Order {
@@ -86,7 +94,7 @@ fn jobs(cluster: &Cluster) -> Vec<String> {
 
 async fn begun(cluster: &Cluster) -> Launcher {
     let launcher = launcher(cluster).await;
-    launch(&launcher, 1).await.unwrap().unwrap();
+    launched(&launcher, 1).await;
     cluster.controller_step();
     launcher
 }
@@ -96,7 +104,7 @@ async fn an_attempt_becomes_one_job_with_a_token_of_its_own() {
     let cluster = Cluster::start();
     let launcher = launcher(&cluster).await;
     assert_eq!(look(&launcher, 0).await, ExecutorSight::Absent);
-    let launched = launch(&launcher, 1).await.unwrap().unwrap();
+    let launched = launched(&launcher, 1).await;
     assert_eq!(launched.name, JOB);
     let job = cluster.object("jobs", JOB).unwrap();
     assert_eq!(job["metadata"]["uid"], launched.uid);
@@ -122,10 +130,10 @@ async fn an_answer_that_is_lost_is_found_again_and_nothing_is_made_twice() {
         let cluster = Cluster::start();
         let launcher = launcher(&cluster).await;
         cluster.fault(Fault { method: "create", resource: "jobs", nth: 1, harm });
-        assert_eq!(launch(&launcher, 1).await.unwrap().unwrap().name, JOB, "{harm:?}");
+        assert_eq!(launched(&launcher, 1).await.name, JOB, "{harm:?}");
         assert_eq!(jobs(&cluster), [JOB]);
         // Once more in the same epoch: another scheduler, or the same one after a crash.
-        assert_eq!(launch(&launcher, 1).await.unwrap().unwrap().name, JOB);
+        assert_eq!(launched(&launcher, 1).await.name, JOB);
         assert_eq!(jobs(&cluster), [JOB]);
         assert_eq!(cluster.objects("secrets").len(), 1);
     }
@@ -137,7 +145,7 @@ async fn an_answer_that_is_lost_is_found_again_and_nothing_is_made_twice() {
         assert!(error.contains("attempt-abc123 cannot be started"), "{error}");
         assert_eq!(jobs(&cluster), [""; 0]);
         // The next epoch begins as if nothing had been.
-        assert!(launch(&launcher, 2).await.unwrap().is_some());
+        launched(&launcher, 2).await;
     }
 }
 
@@ -158,7 +166,7 @@ async fn a_job_without_its_token_is_handed_out_again() {
     assert_eq!(look(&launcher, 0).await, ExecutorSight::Alive { epoch: Epoch(1) });
     let sight = look(&launcher, 1).await;
     assert!(told(&sight).starts_with("stuck in epoch 1: NotLaunched"), "{}", told(&sight));
-    launch(&launcher, 2).await.unwrap().unwrap();
+    launched(&launcher, 2).await;
     cluster.controller_step();
     assert_eq!(look(&launcher, 0).await, ExecutorSight::Alive { epoch: Epoch(2) });
     assert_eq!(jobs(&cluster), [JOB]);
@@ -169,7 +177,7 @@ async fn an_older_epoch_makes_room_and_a_stranger_does_not() {
     let cluster = Cluster::start();
     let launcher = begun(&cluster).await;
     let first = cluster.object("jobs", JOB).unwrap()["metadata"]["uid"].clone();
-    let second = launch(&launcher, 2).await.unwrap().unwrap();
+    let second = launched(&launcher, 2).await;
     assert_ne!(second.uid, first);
     assert_eq!(jobs(&cluster), [JOB]);
     // A scheduler that slept and still believes in the first epoch.
@@ -194,12 +202,13 @@ async fn what_a_quota_refuses_waits_for_room_and_not_for_ever() {
     let cluster = Cluster::start();
     let launcher = launcher(&cluster).await;
     cluster.quota_jobs(Some(0));
-    assert_eq!(launch(&launcher, 1).await.unwrap(), None);
+    assert_eq!(launch(&launcher, 1).await.unwrap(), Launch::Waits);
     assert!(!launcher.has_room());
     assert_eq!(look(&launcher, 0).await, ExecutorSight::Alive { epoch: Epoch(1) });
-    assert!(launcher.launch_waiting().await.is_empty());
+    assert!(launcher.launch_waiting(|_| true).await.is_empty());
     cluster.quota_jobs(None);
-    let launched = launcher.launch_waiting().await;
+    assert!(launcher.launch_waiting(|_| false).await.is_empty(), "a pause holds it back");
+    let launched = launcher.launch_waiting(|_| true).await;
     assert!(matches!(launched.as_slice(), [Ok((id, _))] if *id == attempt()), "{launched:?}");
     assert!(launcher.has_room());
     assert_eq!(jobs(&cluster), [JOB]);
@@ -248,7 +257,7 @@ async fn what_keeps_a_pod_from_starting_is_told_in_its_own_words() {
     for (name, play, at_once, late) in rows {
         let cluster = Cluster::start();
         let launcher = launcher(&cluster).await;
-        launch(&launcher, 1).await.unwrap().unwrap();
+        launched(&launcher, 1).await;
         play(&cluster);
         assert_eq!(told(&look(&launcher, 1).await), at_once, "{name}");
         assert_eq!(told(&look(&launcher, 12).await), late, "{name}");
@@ -335,7 +344,7 @@ async fn a_change_in_the_cluster_wakes_whoever_waits() {
     let Launcher::Kubernetes(kubernetes) = &launcher else { panic!("it is the one that was made") };
     let mut changes = launcher.running();
     kubernetes.listen();
-    launch(&launcher, 1).await.unwrap().unwrap();
+    launched(&launcher, 1).await;
     let woken = tokio::time::timeout(Duration::from_secs(60), changes.changed()).await;
     woken.expect("a new Job wakes").unwrap();
 }

@@ -20,7 +20,7 @@ use model::{AttemptId, Epoch, TargetId, TaskId};
 use secrecy::SecretString;
 use tokio::sync::watch as channel;
 
-use super::{Cause, End, ExecutorSight, LaunchError, Launched, Order};
+use super::{Cause, End, ExecutorSight, Launch, LaunchError, Launched, Order};
 use job::{ATTEMPT, SELECTOR, job_name};
 
 /// How long one call may take.
@@ -83,6 +83,7 @@ struct Waiting {
 }
 
 /// An order that outlives its call.
+#[derive(Clone)]
 struct OwnedOrder {
     attempt: AttemptId,
     epoch: Epoch,
@@ -121,13 +122,13 @@ impl Kubernetes {
         watch::listen(self.pods(), self.changes.clone());
     }
 
-    pub(super) async fn launch(&self, order: Order<'_>) -> Result<Option<Launched>, LaunchError> {
+    pub(super) async fn launch(&self, order: Order<'_>) -> Result<Launch, LaunchError> {
         self.remove_older(&order).await?;
         match self.create(&order).await? {
             Created::Job(job) => {
                 let launched = self.give_token(&order, &job).await?;
                 self.waiting().remove(order.attempt);
-                Ok(Some(launched))
+                Ok(Launch::StartedAs(launched))
             }
             Created::Full(words) => {
                 tracing::info!(attempt.id = %order.attempt, words, "the cluster has no room for an attempt yet");
@@ -135,23 +136,27 @@ impl Kubernetes {
                 let since = waiting.get(order.attempt).map_or_else(Instant::now, |known| known.since);
                 waiting
                     .insert(order.attempt.clone(), Waiting { order: OwnedOrder::of(&order), since, words });
-                Ok(None)
+                Ok(Launch::Waits)
             }
         }
     }
 
     /// Repeats what the cluster had no room for, and says what came of each.
-    pub(super) async fn launch_waiting(&self) -> Vec<Result<(AttemptId, Launched), LaunchError>> {
+    pub(super) async fn launch_waiting(
+        &self,
+        may: impl Fn(&AttemptId) -> bool,
+    ) -> Vec<Result<(AttemptId, Launched), LaunchError>> {
         let orders: Vec<_> = {
             let waiting = self.waiting();
-            waiting.values().map(|waiting| waiting.order.clone_order()).collect()
+            let orders = waiting.values().map(|waiting| &waiting.order);
+            orders.filter(|order| may(&order.attempt)).cloned().collect()
         };
         let mut answers = Vec::new();
         for order in orders {
             match self.launch(order.as_order()).await {
-                Ok(Some(launched)) => answers.push(Ok((order.attempt, launched))),
+                Ok(Launch::StartedAs(launched)) => answers.push(Ok((order.attempt, launched))),
                 // No room for this one is no room for the next.
-                Ok(None) => break,
+                Ok(Launch::Started | Launch::Waits) => break,
                 Err(error) => answers.push(Err(error)),
             }
         }
@@ -471,10 +476,6 @@ impl OwnedOrder {
             timeout: order.timeout,
             image: order.image.map(str::to_owned),
         }
-    }
-
-    fn clone_order(&self) -> Self {
-        Self::of(&self.as_order())
     }
 
     fn as_order(&self) -> Order<'_> {
