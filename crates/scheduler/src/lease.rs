@@ -29,15 +29,15 @@ impl Leadership {
         Self { api: Api::namespaced(client, namespace), name, holder, seen: None }
     }
 
-    /// Takes or keeps the Lease, and says whether this scheduler has it now.
+    /// Takes or keeps the Lease, and says whether this scheduler has it at `now`.
     ///
     /// # Errors
     ///
     /// Why nobody can tell.
-    pub(crate) async fn hold(&mut self) -> Result<bool, String> {
+    pub(crate) async fn hold(&mut self, now: Instant) -> Result<bool, String> {
         let held = match call(self.api.get_opt(&self.name)).await {
             Ok(None) => self.write(None).await,
-            Ok(Some(lease)) if self.may_take(&lease) => self.write(Some(lease)).await,
+            Ok(Some(lease)) if self.may_take(&lease, now) => self.write(Some(lease)).await,
             Ok(Some(_)) => return Ok(false),
             Err(error) => Err(error),
         };
@@ -62,7 +62,7 @@ impl Leadership {
     }
 
     /// Whether the Lease is ours, nobody's, or has not changed for as long as it lasts.
-    fn may_take(&mut self, lease: &Lease) -> bool {
+    fn may_take(&mut self, lease: &Lease, now: Instant) -> bool {
         let spec = lease.spec.clone().unwrap_or_default();
         match spec.holder_identity.as_deref() {
             None | Some("") => return true,
@@ -70,9 +70,9 @@ impl Leadership {
             Some(_) => {}
         }
         match &self.seen {
-            Some((seen, since)) if *seen == spec => since.elapsed() > duration(&spec),
+            Some((seen, since)) if *seen == spec => now.duration_since(*since) > duration(&spec),
             Some(_) | None => {
-                self.seen = Some((spec, Instant::now()));
+                self.seen = Some((spec, now));
                 false
             }
         }
@@ -116,4 +116,58 @@ impl std::fmt::Debug for Leadership {
 fn duration(spec: &LeaseSpec) -> Duration {
     let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
     seconds.map_or(DURATION, Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use test_support::kubernetes::{Cluster, Fault, Harm, NAMESPACE};
+
+    use super::*;
+
+    async fn client(cluster: &Cluster) -> Client {
+        let kubeconfig = kube::config::Kubeconfig::from_yaml(&cluster.kubeconfig()).unwrap();
+        let options = kube::config::KubeConfigOptions::default();
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        config.default_retry = false;
+        Client::try_from(config).unwrap()
+    }
+
+    async fn leadership(cluster: &Cluster, holder: &str) -> Leadership {
+        Leadership::new(client(cluster).await, NAMESPACE, "leviathan-scheduler".to_owned(), holder.to_owned())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_holds_the_lease_until_it_gives_it_back_or_says_nothing_for_its_time() {
+        let cluster = Cluster::start();
+        let now = Instant::now();
+        let (mut first, mut second) = (leadership(&cluster, "a").await, leadership(&cluster, "b").await);
+        assert_eq!(first.hold(now).await, Ok(true));
+        assert_eq!(second.hold(now).await, Ok(false));
+        assert_eq!(first.hold(now).await, Ok(true), "it keeps what it has");
+        first.release().await;
+        assert_eq!(second.hold(now).await, Ok(true));
+        assert_eq!(first.hold(now).await, Ok(false));
+        second.release().await;
+        assert_eq!(first.hold(now).await, Ok(true));
+
+        // The holder fell silent: what counts is how long this process has seen no change, and nobody's clock.
+        assert_eq!(second.hold(now).await, Ok(false));
+        assert_eq!(second.hold(now + DURATION / 2).await, Ok(false));
+        assert_eq!(second.hold(now + DURATION * 2).await, Ok(true));
+        let lease = cluster.object("leases", "leviathan-scheduler").unwrap();
+        assert_eq!(lease["spec"]["holderIdentity"], "b");
+        // The one that slept is not given it back by its own belief.
+        assert_eq!(first.hold(now).await, Ok(false));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_lease_that_cannot_be_read_is_told_and_not_taken_for_lost() {
+        let cluster = Cluster::start();
+        let now = Instant::now();
+        let mut only = leadership(&cluster, "a").await;
+        cluster.fault(Fault { method: "get", resource: "leases", nth: 1, harm: Harm::Unavailable });
+        let told = only.hold(now).await.unwrap_err();
+        assert!(told.starts_with("the Lease leviathan-scheduler cannot be used"), "{told}");
+        assert_eq!(only.hold(now).await, Ok(true));
+    }
 }

@@ -193,7 +193,7 @@ impl Scheduler {
     /// Whether this scheduler makes the passes now.
     async fn leads(&mut self, leadership: Option<&mut Leadership>) -> bool {
         let Some(leadership) = leadership else { return true };
-        match leadership.hold().await {
+        match leadership.hold(std::time::Instant::now()).await {
             Ok(leads) => leads,
             Err(problem) => {
                 tracing::warn!("{problem}; the pass is made without it");
