@@ -6,4 +6,5 @@ mod attempts;
 mod defects;
 mod ingest;
 mod reading;
+mod registration;
 mod support;
