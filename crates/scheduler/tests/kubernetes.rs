@@ -46,7 +46,7 @@ fn attempt() -> AttemptId {
 async fn launched(launcher: &Launcher, epoch: u32) -> Launched {
     match launch(launcher, epoch).await.unwrap() {
         Launch::StartedAs(launched) => launched,
-        other => panic!("{other:?}"),
+        other @ (Launch::Started | Launch::Waits) => panic!("{other:?}"),
     }
 }
 

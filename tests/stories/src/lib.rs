@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a story fails where it is told")]
 
+pub mod kubelet;
+pub mod manifests;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -283,9 +286,16 @@ pub fn program(name: &str) -> PathBuf {
     let folder = FOLDER.get_or_init(|| {
         let test = std::env::current_exe().unwrap();
         let profile = test.ancestors().nth(2).unwrap().to_owned();
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--bins", "-p", "leviathan", "-p", "leviathanctl"]).current_dir(root);
+        // Of the whole workspace with its tests, and without what cargo tells a test about its package: what is built
+        // is then the same as in the workspace's own run of the tests, and nothing is built twice.
+        build.args(["test", "--quiet", "--workspace", "--no-run"]).current_dir(root());
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_"].iter().any(|own| name.starts_with(own)) {
+                build.env_remove(&*name);
+            }
+        }
         if profile.ends_with("release") {
             build.arg("--release");
         }
@@ -293,6 +303,11 @@ pub fn program(name: &str) -> PathBuf {
         profile
     });
     folder.join(name)
+}
+
+/// The repository's folder.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
 /// Everything below `folder` that is a file, with its content, for searches that must find nothing.

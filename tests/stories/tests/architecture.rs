@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a story fails where it is told")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
+
+use leviathan_stories::root;
 
 /// Every allowed edge between our crates in a normal build.
 const EDGES: &[(&str, &[&str])] = &[
@@ -61,10 +63,6 @@ fn every_module_says_what_it_is_for() {
     for (path, text) in sources() {
         assert!(text.starts_with("//!"), "{} has no module documentation", path.display());
     }
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
 fn sources() -> Vec<(PathBuf, String)> {

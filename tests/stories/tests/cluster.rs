@@ -8,12 +8,12 @@
 
 use std::io::Write;
 use std::net::{IpAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leviathan_stories::{Entry, Finished, MergeKind, Origin, Program};
+use leviathan_stories::{Entry, Finished, MergeKind, Origin, Program, root};
 use serde_json::{Value, json};
 use test_support::github::GitHub;
 
@@ -486,8 +486,4 @@ fn variable(name: &str) -> Option<String> {
 
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }

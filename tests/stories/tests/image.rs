@@ -3,8 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a story fails where it is told")]
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use leviathan_stories::root;
 
 #[test]
 fn the_dockerfile_ends_in_a_system_without_a_compiler() {
@@ -104,8 +105,4 @@ fn run(program: &str, arguments: &[&str]) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {stderr}");
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }

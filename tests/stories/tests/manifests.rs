@@ -4,25 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a story fails where it is told")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::Command;
 
+use leviathan_stories::manifests::{applied, documents, find, name, python, read, said, tools};
+use leviathan_stories::root;
 use serde_json::{Value, json};
 
 const OVERLAYS: &[&str] = &["current-namespace", "own-namespace", "hardened"];
-
-/// What the scheduler calls, as `group/resource` with its verbs: the whole of its Role.
-const CALLS: &[(&str, &[&str])] = &[
-    ("/configmaps", &["list"]),
-    ("/events", &["list"]),
-    ("/pods", &["list", "watch"]),
-    ("/secrets", &["create"]),
-    ("batch/jobs", &["create", "delete", "get", "list", "watch"]),
-    ("coordination.k8s.io/leases", &["create", "get", "update"]),
-];
 
 #[test]
 fn control_plane_yaml_is_the_rendering_of_its_overlay() {
@@ -112,27 +101,8 @@ fn the_restricted_profile_is_more_than_a_word() {
 }
 
 #[test]
-fn the_scheduler_may_do_what_it_calls_and_nothing_else() {
+fn the_scheduler_alone_has_a_role_and_it_ends_at_its_namespace() {
     let manifests = applied();
-    let role = find(&manifests, "Role", "leviathan-scheduler");
-    let mut granted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for rule in list(&role["rules"]) {
-        for group in list(&rule["apiGroups"]) {
-            for resource in list(&rule["resources"]) {
-                let verbs = list(&rule["verbs"]).iter().map(|verb| text(verb).to_owned());
-                granted.entry(format!("{}/{}", text(group), text(resource))).or_default().extend(verbs);
-            }
-        }
-    }
-    let called: BTreeMap<String, BTreeSet<String>> = CALLS
-        .iter()
-        .map(|(resource, verbs)| {
-            ((*resource).to_owned(), verbs.iter().map(|verb| (*verb).to_owned()).collect())
-        })
-        .collect();
-    assert_eq!(granted, called);
-
-    // One Role for one account in one namespace, and nothing for the cluster.
     let kinds: Vec<&str> = manifests
         .iter()
         .map(|manifest| text(&manifest["kind"]))
@@ -253,9 +223,7 @@ fn the_image_is_named_in_one_place() {
 fn the_programs_know_what_the_manifests_tell_them() {
     let page = |name: &str| std::fs::read_to_string(root().join("docs").join(name)).unwrap();
     let (commands, variables) = (page("cli.md"), page("configuration.md"));
-    let deployments =
-        pods(&rendered("hardened")).into_iter().filter(|(name, _)| name.starts_with("Deployment/"));
-    for (name, template) in deployments {
+    for (name, template) in pods(&rendered("hardened")) {
         let container = &template["spec"]["containers"][0];
         let (program, arguments) = (text(&container["command"][0]), list(&container["args"]));
         let heading = format!("### `{program} {}`", text(&arguments[0]));
@@ -471,13 +439,6 @@ fn of_kind<'a>(manifests: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'
     manifests.iter().filter(move |manifest| manifest["kind"] == kind)
 }
 
-fn find<'a>(manifests: &'a [Value], kind: &str, wanted: &str) -> &'a Value {
-    manifests
-        .iter()
-        .find(|manifest| manifest["kind"] == kind && name(manifest) == wanted)
-        .unwrap_or_else(|| panic!("there is no {kind} {wanted}"))
-}
-
 fn find_mut<'a>(manifests: &'a mut [Value], kind: &str, wanted: &str) -> &'a mut Value {
     manifests.iter_mut().find(|manifest| manifest["kind"] == kind && name(manifest) == wanted).unwrap()
 }
@@ -507,10 +468,6 @@ fn set(value: &mut Value, pointer: &str, new: &Value) {
     }
 }
 
-fn name(manifest: &Value) -> &str {
-    text(&manifest["metadata"]["name"])
-}
-
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -519,17 +476,8 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// What `kubectl apply -f ops/k8s/control-plane.yaml` applies.
-fn applied() -> Vec<Value> {
-    read("ops/k8s/control-plane.yaml")
-}
-
 fn rendered(overlay: &str) -> Vec<Value> {
     documents(&kustomize(overlay))
-}
-
-fn read(path: &str) -> Vec<Value> {
-    documents(&std::fs::read_to_string(root().join(path)).unwrap())
 }
 
 fn kustomize(overlay: &str) -> String {
@@ -540,13 +488,6 @@ fn kustomize(overlay: &str) -> String {
         .output()
         .unwrap();
     said(&output)
-}
-
-/// The documents of a YAML text.
-fn documents(yaml: &str) -> Vec<Value> {
-    let program = "import json, sys, yaml\n\
-                   print(json.dumps([d for d in yaml.safe_load_all(sys.stdin) if d is not None]))";
-    serde_json::from_str(&python(program, yaml)).unwrap()
 }
 
 /// The three newest Kubernetes versions that there are schemas of, and what they refuse.
@@ -566,35 +507,4 @@ for manifest in json.load(sys.stdin):
 print(json.dumps([versions, problems]))
 "#;
     serde_json::from_str(&python(program, &json!(manifests).to_string())).unwrap()
-}
-
-fn python(program: &str, input: &str) -> String {
-    let mut child = Command::new(tools().join("python"))
-        .args(["-c", program])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    said(&child.wait_with_output().unwrap())
-}
-
-fn said(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-/// The folder of kubectl and the validator, installed by the first test that needs them.
-fn tools() -> &'static Path {
-    static TOOLS: OnceLock<PathBuf> = OnceLock::new();
-    TOOLS.get_or_init(|| {
-        let output = Command::new(root().join("scripts/kubernetes-tools.sh")).output().unwrap();
-        said(&output);
-        root().join("target/kubernetes-tools/bin")
-    })
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
