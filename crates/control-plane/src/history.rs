@@ -24,8 +24,11 @@ pub(crate) struct History {
 /// An event id that was used.
 struct Known {
     seq: Seq,
-    body: [u8; 32],
+    body: Fingerprint,
 }
+
+/// SHA-256 of a body, by which the same event is told from another with its id.
+pub(crate) type Fingerprint = [u8; 32];
 
 /// What is known of an event that somebody wants to record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +79,10 @@ impl History {
     }
 
     /// Whether an event of this id was recorded, and with this body.
-    pub(crate) fn earlier(&self, id: &EventId, body: &CanonicalBody) -> Earlier {
+    pub(crate) fn earlier(&self, id: &EventId, body: &Fingerprint) -> Earlier {
         match self.known.get(id) {
             None => Earlier::Never,
-            Some(known) if known.body == fingerprint(body) => Earlier::Same(known.seq),
+            Some(known) if known.body == *body => Earlier::Same(known.seq),
             Some(known) => Earlier::Other(known.seq),
         }
     }
@@ -141,6 +144,7 @@ fn last_of(newest_first: impl Iterator<Item = u64>, limit: usize) -> Vec<u64> {
     seqs
 }
 
-fn fingerprint(body: &CanonicalBody) -> [u8; 32] {
+/// What [`History::earlier`] knows a body by.
+pub(crate) fn fingerprint(body: &CanonicalBody) -> Fingerprint {
     Sha256::digest(body.as_bytes()).into()
 }

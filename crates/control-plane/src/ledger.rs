@@ -1,9 +1,13 @@
 //! The only writer of the log: it decides, on one thread and in one order, what is recorded.
 //!
-//! Everybody who wants something recorded hands it over through a bounded queue. The thread looks at the graph
-//! as it stands at that moment, refuses what may not follow, makes the rest durable, takes it into the graph,
-//! and only then answers. Two callers who want the same thing therefore cannot both get it. The ledger knows
-//! nothing of HTTP, tokens or clocks; whoever calls has read those.
+//! Everybody who wants something recorded hands it over through a bounded queue. The thread takes all that waits,
+//! judges each in its turn by the graph as it will stand after those before it, makes what is left durable with
+//! one write, takes it into the graph, and only then answers. Two callers who want the same thing therefore cannot
+//! both get it, and what one disk can sync in a second does not limit how many are served. There is no timer: a
+//! batch is what came while the one before it was written. The ledger knows nothing of HTTP, tokens or clocks;
+//! whoever calls has read those.
+
+mod writer;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -11,18 +15,22 @@ use std::thread::JoinHandle;
 
 use anyhow::Context;
 use api::types::RecordedEvent;
-use journal::{BundleError, BundleId, Head, Record};
-use model::graph::Refusal;
+use journal::{BundleError, BundleId, Record};
+use model::graph::{Attempt, Refusal};
 use model::{AttemptId, AttemptState, Epoch, Event, EventId, Graph, Seq};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+use self::writer::Writer;
 use crate::admission::{Admitted, NotAdmitted};
-use crate::history::{self, Earlier, History, UnknownRecord};
+use crate::history::{self, History, UnknownRecord};
 use crate::steering::Denied;
-use crate::store::{AppendError, EventStore, ReadError};
+use crate::store::{EventStore, ReadError};
 
 /// How many requests may wait. More are told to come back.
 const QUEUE: usize = 1_024;
+
+/// How many bytes of events may wait. More are told to come back.
+const QUEUE_BYTES: usize = 64 << 20;
 
 /// How many records are read at once when the log is replayed.
 const REPLAY: usize = 4_096;
@@ -31,6 +39,7 @@ const REPLAY: usize = 4_096;
 #[derive(Clone)]
 pub(crate) struct Ledger {
     queue: mpsc::Sender<Job>,
+    room: Arc<Semaphore>,
     shared: Arc<Shared>,
 }
 
@@ -45,6 +54,8 @@ struct Shared {
 struct Job {
     what: Proposal,
     reply: oneshot::Sender<Result<Recorded, NotRecorded>>,
+    /// Its part of the room for what waits, given back when it is answered.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 enum Proposal {
@@ -113,12 +124,20 @@ pub(crate) enum NotRecorded {
     /// Too many events, or too large.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// Too many others wait.
-    #[error("more than {QUEUE} requests wait for the journal")]
+    /// Too many others wait, or too much.
+    #[error(
+        "too many requests wait for the journal: at most {QUEUE}, and at most {QUEUE_BYTES} bytes of events"
+    )]
     Busy,
     /// There is no space.
     #[error("the disk that holds the journal is full")]
     Full,
+    /// The log cannot be reached. Whether the proposal was recorded is not known; asked again, the answer is.
+    #[error("the journal cannot be reached: {reason}")]
+    Unavailable {
+        /// What failed.
+        reason: String,
+    },
     /// The journal takes no writes any more.
     #[error("the journal takes no writes: {reason}")]
     Stopped {
@@ -167,7 +186,12 @@ pub(crate) enum ReplayError {
 impl Fence {
     /// Whether the graph still lets the sender speak.
     pub(crate) fn check(&self, graph: &Graph) -> Result<(), Fenced> {
-        let attempt = graph.attempt(&self.attempt).ok_or_else(|| Fenced::Unknown(self.attempt.clone()))?;
+        self.check_at(graph.attempt(&self.attempt))
+    }
+
+    /// Whether this state of the attempt still lets the sender speak.
+    fn check_at(&self, attempt: Option<&Attempt>) -> Result<(), Fenced> {
+        let attempt = attempt.ok_or_else(|| Fenced::Unknown(self.attempt.clone()))?;
         if attempt.epoch != self.epoch {
             return Err(Fenced::Epoch {
                 attempt: self.attempt.clone(),
@@ -186,15 +210,16 @@ impl Ledger {
     /// Replays the log and begins to take proposals. The thread ends, and is to be joined, once every handle
     /// is gone.
     pub(crate) fn start(store: Box<dyn EventStore>) -> anyhow::Result<(Self, JoinHandle<()>)> {
-        let history = RwLock::new(replay(&*store)?);
-        let shared = Arc::new(Shared { store, history, stopped: watch::Sender::new(None) });
+        let shared = Shared { store, history: RwLock::default(), stopped: watch::Sender::new(None) };
+        shared.catch_up()?;
+        let shared = Arc::new(shared);
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let writer = Writer { shared: Arc::clone(&shared), jobs };
+        let writer = Writer::new(Arc::clone(&shared), jobs);
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || writer.run())
             .context("cannot start the ledger's thread")?;
-        Ok((Self { queue, shared }, thread))
+        Ok((Self { queue, room: Arc::new(Semaphore::new(QUEUE_BYTES)), shared }, thread))
     }
 
     /// Records events that were observed: all that are new, or nothing. With a fence only if the sender may
@@ -218,7 +243,7 @@ impl Ledger {
 
     /// What the log says up to its last record. Hold it briefly: the ledger waits for it.
     pub(crate) fn history(&self) -> RwLockReadGuard<'_, History> {
-        self.shared.history.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared.history()
     }
 
     /// The events of these seqs, verified: as many from the front as have `budget` bytes together, but at least
@@ -268,11 +293,26 @@ impl Ledger {
     }
 
     async fn propose(&self, what: Proposal) -> Result<Recorded, NotRecorded> {
+        let room = Arc::clone(&self.room).try_acquire_many_owned(what.bytes());
+        let room = Some(room.map_err(|_| NotRecorded::Busy)?);
         let (reply, answer) = oneshot::channel();
-        match self.queue.try_send(Job { what, reply }) {
+        match self.queue.try_send(Job { what, reply, _room: room }) {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(self.shared.stopped_error())),
             Err(mpsc::error::TrySendError::Full(_)) => Err(NotRecorded::Busy),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(self.shared.stopped_error()),
+        }
+    }
+}
+
+impl Proposal {
+    /// How much of the room for what waits it takes.
+    fn bytes(&self) -> u32 {
+        match self {
+            Self::Given { events, .. } => {
+                let bytes: usize = events.iter().map(|event| event.body.as_bytes().len()).sum();
+                u32::try_from(bytes.min(QUEUE_BYTES)).expect("64 MiB are a u32")
+            }
+            Self::Decided(_) => 0,
         }
     }
 }
@@ -282,155 +322,32 @@ impl Shared {
         let reason = self.stopped.borrow().clone();
         NotRecorded::Stopped { reason: reason.unwrap_or_else(|| "the ledger has ended".to_owned()) }
     }
-}
-
-fn replay(store: &dyn EventStore) -> Result<History, ReplayError> {
-    let mut history = History::default();
-    loop {
-        let records = store.read(history.graph().head() + 1, REPLAY)?;
-        if records.is_empty() {
-            return Ok(history);
-        }
-        for record in records {
-            history.apply(&record, history::event_of(&record)?);
-        }
-    }
-}
-
-/// The thread's side.
-struct Writer {
-    shared: Arc<Shared>,
-    jobs: mpsc::Receiver<Job>,
-}
-
-/// What of a bundle is new, and the seqs of the rest.
-struct Sorted {
-    /// New events, each once.
-    fresh: Vec<Admitted>,
-    /// For each event of the proposal: its seq, or its place among the new ones.
-    places: Vec<Place>,
-}
-
-enum Place {
-    Recorded(Seq),
-    Fresh(usize),
-}
-
-impl Writer {
-    fn run(mut self) {
-        let _guard = StopsWithUs(Arc::clone(&self.shared));
-        while let Some(Job { what, reply }) = self.jobs.blocking_recv() {
-            let outcome = self.take(what);
-            // A caller who has gone away meanwhile asks again, and hears of it by the event id.
-            let _ = reply.send(outcome);
-        }
-    }
-
-    fn take(&self, what: Proposal) -> Result<Recorded, NotRecorded> {
-        if self.shared.stopped.borrow().is_some() {
-            return Err(self.shared.stopped_error());
-        }
-        match what {
-            Proposal::Given { id, events, fence } => self.record(id, events, fence.as_ref()),
-            Proposal::Decided(decide) => {
-                let events = decide(self.history().graph()).map_err(NotRecorded::Denied)?;
-                let events = events.into_iter().map(Admitted::of).collect::<Result<_, _>>()?;
-                self.record(None, events, None)
-            }
-        }
-    }
-
-    fn record(
-        &self,
-        id: Option<BundleId>,
-        events: Vec<Admitted>,
-        fence: Option<&Fence>,
-    ) -> Result<Recorded, NotRecorded> {
-        let Sorted { fresh, places } = self.sort(events)?;
-        let records = if fresh.is_empty() {
-            Vec::new()
-        } else {
-            self.admit(&fresh, fence)?;
-            self.append(id, &fresh)?
-        };
-        let seqs = places.into_iter().map(|place| match place {
-            Place::Recorded(seq) => seq,
-            Place::Fresh(index) => Seq(records[index].seq()),
-        });
-        let seqs = seqs.collect();
-        let fresh: Vec<Event> = fresh.into_iter().map(|admitted| admitted.event).collect();
-        self.apply(&records, &fresh);
-        Ok(Recorded { seqs, fresh, head: self.shared.store.head().seq })
-    }
-
-    /// Tells new events from those that are recorded already.
-    fn sort(&self, events: Vec<Admitted>) -> Result<Sorted, NotRecorded> {
-        let history = self.history();
-        let mut sorted = Sorted { fresh: Vec::new(), places: Vec::with_capacity(events.len()) };
-        for admitted in events {
-            let event_id = &admitted.event.event_id;
-            match history.earlier(event_id, &admitted.body) {
-                Earlier::Same(seq) => sorted.places.push(Place::Recorded(seq)),
-                Earlier::Other(seq) => {
-                    return Err(NotRecorded::Conflict { event_id: event_id.clone(), seq });
-                }
-                Earlier::Never => match sorted.fresh.iter().position(|f| f.event.event_id == *event_id) {
-                    Some(index) if sorted.fresh[index].body == admitted.body => {
-                        sorted.places.push(Place::Fresh(index));
-                    }
-                    Some(_) => return Err(NotRecorded::Ambiguous { event_id: event_id.clone() }),
-                    None => {
-                        sorted.places.push(Place::Fresh(sorted.fresh.len()));
-                        sorted.fresh.push(admitted);
-                    }
-                },
-            }
-        }
-        Ok(sorted)
-    }
-
-    /// Whether all of it may follow what is recorded.
-    fn admit(&self, fresh: &[Admitted], fence: Option<&Fence>) -> Result<(), NotRecorded> {
-        let history = self.history();
-        if let Some(fence) = fence {
-            fence.check(history.graph())?;
-        }
-        let events: Vec<Event> = fresh.iter().map(|admitted| admitted.event.clone()).collect();
-        history.graph().admit_all(&events).map_err(|(index, refusal)| NotRecorded::Illegal {
-            index,
-            event_id: events[index].event_id.clone(),
-            refusal,
-        })
-    }
-
-    fn append(&self, id: Option<BundleId>, fresh: &[Admitted]) -> Result<Vec<Record>, NotRecorded> {
-        let id = id.unwrap_or_else(|| {
-            BundleId::parse(fresh[0].event.event_id.as_str()).expect("every event id is a bundle id")
-        });
-        let bodies = fresh.iter().map(|admitted| admitted.body.clone()).collect();
-        let expected: Head = self.shared.store.head();
-        match self.shared.store.append(expected, id, bodies) {
-            Ok(bundle) => Ok(bundle.into_records()),
-            Err(AppendError::Bundle(error)) => Err(error.into()),
-            Err(AppendError::Full) => Err(NotRecorded::Full),
-            // Nobody else writes this log. If its head moved, somebody does, and no decision made on our graph
-            // holds any more.
-            Err(error @ (AppendError::Stale { .. } | AppendError::Poisoned { .. })) => {
-                self.shared.stopped.send_replace(Some(error.to_string()));
-                Err(self.shared.stopped_error())
-            }
-        }
-    }
-
-    fn apply(&self, records: &[Record], events: &[Event]) {
-        let mut history = self.shared.history.write().unwrap_or_else(PoisonError::into_inner);
-        for (record, event) in records.iter().zip(events) {
-            history.apply(record, event.clone());
-        }
-    }
 
     fn history(&self) -> RwLockReadGuard<'_, History> {
-        self.shared.history.read().unwrap_or_else(PoisonError::into_inner)
+        self.history.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in every record of the store that readers do not see yet.
+    fn catch_up(&self) -> Result<(), ReplayError> {
+        loop {
+            let next = self.history().graph().head() + 1;
+            let records = self.store.read(next, REPLAY)?;
+            if records.is_empty() {
+                return Ok(());
+            }
+            let events = records.iter().map(history::event_of).collect::<Result<Vec<_>, _>>()?;
+            self.apply(&records, events);
+        }
+    }
+
+    /// Takes in records that are durable; those that are known already are passed over.
+    fn apply<'a>(&self, records: impl IntoIterator<Item = &'a Record>, events: Vec<Event>) {
+        let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
+        for (record, event) in records.into_iter().zip(events) {
+            if record.seq() > history.graph().head() {
+                history.apply(record, event);
+            }
+        }
     }
 }
 

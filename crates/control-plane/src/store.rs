@@ -11,51 +11,50 @@ mod conformance;
 use std::io;
 use std::path::PathBuf;
 
-use journal::{Bundle, BundleError, BundleId, CanonicalBody, Damage, Head, Record};
+use journal::{Bundle, Damage, Head, Record, Unchained};
 
 pub(crate) use memory::MemoryStore;
 pub(crate) use ndjson::NdjsonStore;
 
-/// An append-only log with one writer and any number of readers.
+/// An append-only log that is extended by one writer at a time and read by any number.
 ///
 /// # Contract
 ///
-/// - **Order.** Records count from 1 without gaps; `head` is the last one, and never moves back.
-/// - **Durable before it returns.** When `append` answers `Ok`, the bundle survives the death of the process and
-///   of the machine, and every later `read` sees it.
-/// - **All or nothing.** After any error, and after a crash at any moment, either every record of the bundle
-///   exists or none does. An error of [`AppendError::Poisoned`] leaves open which; every other one means none.
-/// - **Compare and swap.** `append` records nothing unless `expected` is the head at that moment.
-/// - **Poison.** Once a write could not be made durable, no later `append` succeeds until the store is opened
+/// - **Order.** Records count from 1 without gaps; `head` is the last one known here, and never moves back.
+/// - **One at a time.** Only a [`Turn`] appends, and there is one at a time, over all processes that share the
+///   log: what its holder reads up to the turn's head stays all there is until the turn ends.
+/// - **Durable before it returns.** When `append` answers `Ok`, its bundles survive the death of the process and
+///   of the machine, and every later `read` sees them.
+/// - **All or nothing.** After a crash at any moment a bundle exists whole or not at all, and none exists without
+///   those before it. [`AppendError::Full`] means that no bundle of the call exists; the other errors leave open
+///   which do, and whoever wants to know reads.
+/// - **Poison.** Once a local write could not be made durable, no later turn is given until the store is opened
 ///   anew. Reads go on. What a disk did with data it failed to keep is unknowable, so nothing is retried.
 /// - **No silent damage.** `read` verifies what it returns; what is not what was written is an error.
 pub(crate) trait EventStore: Send + Sync {
-    /// The end of the log.
+    /// The end of the log, as far as this process has seen it.
     fn head(&self) -> Head;
 
-    /// Chains `bodies` after `expected` as one bundle and makes them durable.
-    fn append(&self, expected: Head, id: BundleId, bodies: Vec<CanonicalBody>)
-    -> Result<Bundle, AppendError>;
+    /// Waits until nobody else appends, and gives the right to.
+    fn turn(&self) -> Result<Box<dyn Turn + '_>, AppendError>;
 
     /// The records from `from` on, in order, at most `limit`. May be fewer than there are, but is empty only
     /// when there are none.
     fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, ReadError>;
 }
 
-/// Why a bundle was not recorded.
+/// The right to append, until it is used or dropped.
+pub(crate) trait Turn {
+    /// The end of the log, by whomever.
+    fn head(&self) -> Head;
+
+    /// Chains `bundles` after the head, in their order, and makes them durable together.
+    fn append(self: Box<Self>, bundles: Vec<Unchained>) -> Result<Vec<Bundle>, AppendError>;
+}
+
+/// Why nothing more was recorded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppendError {
-    /// The log has moved on since `expected` was read. Read it again and decide anew.
-    #[error("the log is at record {}, not at {} as expected", .actual.seq, .expected.seq)]
-    Stale {
-        /// What the caller believed.
-        expected: Head,
-        /// What is.
-        actual: Head,
-    },
-    /// The bodies cannot be one bundle.
-    #[error(transparent)]
-    Bundle(#[from] BundleError),
     /// There is no space. Nothing was recorded; the next append may succeed once there is space again.
     #[error("the disk that holds the journal is full: free some space, then try again")]
     Full,
@@ -88,4 +87,14 @@ pub(crate) enum ReadError {
         /// What failed.
         source: io::Error,
     },
+}
+
+/// Gives each bundle its place, the first after `head`.
+fn chained(mut head: Head, bundles: Vec<Unchained>) -> Vec<Bundle> {
+    let chain = |bundle| {
+        let bundle = Bundle::after(head, bundle);
+        head = bundle.head();
+        bundle
+    };
+    bundles.into_iter().map(chain).collect()
 }

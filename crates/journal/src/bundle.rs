@@ -20,6 +20,13 @@ pub struct BundleId(String);
 #[error("`{0}` is not a bundle id: expected 1 to 200 letters, digits or `. _ : / @ -`")]
 pub struct BundleIdError(String);
 
+/// A bundle that has no place in a log yet: as many bodies as one bundle may have, under its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unchained {
+    id: BundleId,
+    bodies: Vec<CanonicalBody>,
+}
+
 /// At least one record, in order, under one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
@@ -27,8 +34,8 @@ pub struct Bundle {
     records: Vec<Record>,
 }
 
-/// A bundle as a log file holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Bundles as a log file holds them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lines {
     /// The lines, to be written at once.
     pub bytes: Vec<u8>,
@@ -76,9 +83,9 @@ impl fmt::Display for BundleId {
     }
 }
 
-impl Bundle {
-    /// Chains `bodies` after `head`, in the order given.
-    pub fn after(head: Head, id: BundleId, bodies: Vec<CanonicalBody>) -> Result<Self, BundleError> {
+impl Unchained {
+    /// Bodies that are to be recorded together, in the order given.
+    pub fn new(id: BundleId, bodies: Vec<CanonicalBody>) -> Result<Self, BundleError> {
         let bytes = bodies.iter().map(|body| body.as_bytes().len()).sum();
         if bodies.is_empty() {
             return Err(BundleError::Empty);
@@ -89,13 +96,30 @@ impl Bundle {
         if bytes > MAX_BUNDLE_BYTES {
             return Err(BundleError::TooLarge(bytes));
         }
+        Ok(Self { id, bodies })
+    }
+
+    /// The sender's name for it.
+    pub fn id(&self) -> &BundleId {
+        &self.id
+    }
+
+    /// Its bodies, at least one.
+    pub fn bodies(&self) -> &[CanonicalBody] {
+        &self.bodies
+    }
+}
+
+impl Bundle {
+    /// Gives a bundle its place after `head`.
+    pub fn after(head: Head, Unchained { id, bodies }: Unchained) -> Self {
         let mut head = head;
         let chain = |body| {
             let record = Record::after(head, body);
             head = record.head();
             record
         };
-        Ok(Self { id, records: bodies.into_iter().map(chain).collect() })
+        Self { id, records: bodies.into_iter().map(chain).collect() }
     }
 
     /// Records that were read back and followed by a commit line that names them.
@@ -123,15 +147,13 @@ impl Bundle {
         self.records.last().expect("a bundle is never empty").head()
     }
 
-    /// The lines of this bundle: each record, then the commit line without which none of them exists.
-    pub fn encode(&self) -> Lines {
-        let mut lines = Lines { bytes: Vec::new(), offsets: Vec::with_capacity(self.records.len()) };
+    /// Adds the lines of this bundle: each record, then the commit line without which none of them exists.
+    pub fn encode(&self, lines: &mut Lines) {
         for record in &self.records {
             lines.offsets.push(lines.bytes.len() as u64);
             line::encode_record(record, &mut lines.bytes);
         }
         let first = self.records.first().expect("a bundle is never empty").seq();
         line::encode_commit(&Commit::new(self.id.clone(), first, self.head()), &mut lines.bytes);
-        lines
     }
 }

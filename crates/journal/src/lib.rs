@@ -27,7 +27,9 @@ mod chain;
 mod line;
 mod scan;
 
-pub use bundle::{Bundle, BundleError, BundleId, BundleIdError, Lines, MAX_BUNDLE_BYTES, MAX_BUNDLE_EVENTS};
+pub use bundle::{
+    Bundle, BundleError, BundleId, BundleIdError, Lines, MAX_BUNDLE_BYTES, MAX_BUNDLE_EVENTS, Unchained,
+};
 pub use canonical::{BodyError, BodyProblem, CanonicalBody, MAX_BODY_BYTES, MAX_DEPTH};
 pub use chain::{ChainHash, Head, Record};
 pub use line::{Commit, Line, LineError};

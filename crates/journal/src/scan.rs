@@ -180,14 +180,14 @@ fn interrupted(line: &[u8]) -> Result<(), DamageProblem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BundleId, CanonicalBody};
+    use crate::{BundleId, CanonicalBody, Lines, Unchained};
     use proptest::prelude::*;
 
     const ORIGIN: &str = "test/log";
 
     /// A log of bundles with the given numbers of records, and where each bundle ends.
     fn log(sizes: &[usize]) -> (Vec<u8>, Vec<(Head, usize)>) {
-        let mut bytes = Vec::new();
+        let mut lines = Lines::default();
         let mut ends = vec![(Head::genesis(ORIGIN), 0)];
         for (n, size) in sizes.iter().enumerate() {
             let bodies = (0..*size)
@@ -197,11 +197,12 @@ mod tests {
                 })
                 .collect();
             let (head, _) = ends[n];
-            let bundle = Bundle::after(head, BundleId::parse(&format!("b-{n}")).unwrap(), bodies).unwrap();
-            bytes.extend(bundle.encode().bytes);
-            ends.push((bundle.head(), bytes.len()));
+            let id = BundleId::parse(&format!("b-{n}")).unwrap();
+            let bundle = Bundle::after(head, Unchained::new(id, bodies).unwrap());
+            bundle.encode(&mut lines);
+            ends.push((bundle.head(), lines.bytes.len()));
         }
-        (bytes, ends)
+        (lines.bytes, ends)
     }
 
     fn scanned(bytes: &[u8]) -> (Scan, Vec<Bundle>) {
@@ -220,7 +221,9 @@ mod tests {
         let (scan, bundles) = scanned(&bytes);
         let (head, end) = *ends.last().unwrap();
         assert_eq!(scan, Scan { head, end: end as u64, tail: Tail::Clean });
-        assert_eq!(bundles.iter().flat_map(|bundle| bundle.encode().bytes).collect::<Vec<_>>(), bytes);
+        let mut again = Lines::default();
+        bundles.iter().for_each(|bundle| bundle.encode(&mut again));
+        assert_eq!(again.bytes, bytes);
         assert_eq!(scanned(b"").0, Scan { head: Head::genesis(ORIGIN), end: 0, tail: Tail::Clean });
     }
 

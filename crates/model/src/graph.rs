@@ -31,6 +31,14 @@ pub struct Graph {
     counts: Counts,
 }
 
+/// Events on top of a graph that are judged and not recorded.
+#[derive(Debug)]
+pub struct Draft<'g> {
+    base: &'g Graph,
+    /// The part of the graph that the events can touch, with what was taken applied.
+    excerpt: Graph,
+}
+
 /// How much of everything there is; kept as events arrive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
@@ -371,19 +379,9 @@ impl Graph {
         task.attempts.iter().filter_map(|id| self.attempts.get(id))
     }
 
-    /// Whether all of `events`, in their order, may follow what is known; the first refusal otherwise.
-    pub fn admit_all(&self, events: &[Event]) -> Result<(), (usize, Refusal)> {
-        match events {
-            [event] => self.admit(event).map_err(|refusal| (0, refusal)),
-            events => {
-                let mut excerpt = self.excerpt(events);
-                for (index, event) in events.iter().enumerate() {
-                    excerpt.admit(event).map_err(|refusal| (index, refusal))?;
-                    excerpt.apply(event);
-                }
-                Ok(())
-            }
-        }
+    /// Judges events that are not recorded yet, as if those that it took before were.
+    pub fn draft(&self) -> Draft<'_> {
+        Draft { base: self, excerpt: self.excerpt() }
     }
 
     /// Whether `event` may follow what is known.
@@ -647,26 +645,62 @@ impl Graph {
         self.claimed.push(id.clone());
     }
 
-    /// The part of the graph that `events` can touch, so that a bundle can be tried without copying the rest.
-    fn excerpt(&self, events: &[Event]) -> Self {
-        let mut excerpt = Self { head: self.head, pause: self.pause.clone(), ..Self::default() };
-        for Event { subject, .. } in events {
-            let Some(target_id) = &subject.target_id else { continue };
-            if let Some(target) = self.targets.get(target_id) {
-                excerpt.targets.entry(target_id.clone()).or_insert_with(|| target.clone());
-            }
-            let Some(task_id) = &subject.task_id else { continue };
-            let key = (target_id.clone(), task_id.clone());
-            if let Some(task) = self.tasks.get(&key) {
-                excerpt.attempts.extend(self.attempts_at(task).map(|a| (a.id.clone(), a.clone())));
-                excerpt.tasks.entry(key).or_insert_with(|| task.clone());
-            }
-            // An attempt that belongs to another task than the event says must be found, to be refused.
-            if let Some(attempt) = subject.attempt_id.as_ref().and_then(|id| self.attempts.get(id)) {
-                excerpt.attempts.entry(attempt.id.clone()).or_insert_with(|| attempt.clone());
-            }
+    /// The graph without what events are about: that is added as it is needed.
+    fn excerpt(&self) -> Self {
+        Self { head: self.head, pause: self.pause.clone(), counts: self.counts.clone(), ..Self::default() }
+    }
+
+    /// Copies from `base` what `event` can touch and is not here yet.
+    fn widen(&mut self, base: &Self, event: &Event) {
+        let Event { subject, .. } = event;
+        let Some(target_id) = &subject.target_id else { return };
+        if let (None, Some(target)) = (self.targets.get(target_id), base.targets.get(target_id)) {
+            self.targets.insert(target_id.clone(), target.clone());
         }
-        excerpt
+        let Some(task_id) = &subject.task_id else { return };
+        let key = (target_id.clone(), task_id.clone());
+        if let (None, Some(task)) = (self.tasks.get(&key), base.tasks.get(&key)) {
+            for attempt in base.attempts_at(task) {
+                self.attempts.entry(attempt.id.clone()).or_insert_with(|| attempt.clone());
+            }
+            self.tasks.insert(key, task.clone());
+        }
+        // An attempt that belongs to another task than the event says must be found, to be refused.
+        if let Some(attempt) = subject.attempt_id.as_ref().and_then(|id| base.attempts.get(id)) {
+            self.attempts.entry(attempt.id.clone()).or_insert_with(|| attempt.clone());
+        }
+    }
+}
+
+impl Draft<'_> {
+    /// Takes all of `events`, in their order, if they may follow what is known and taken; otherwise none of them,
+    /// and says which is refused first.
+    pub fn take(&mut self, events: &[Event]) -> Result<(), (usize, Refusal)> {
+        for event in events {
+            self.excerpt.widen(self.base, event);
+        }
+        if let [event] = events {
+            self.excerpt.admit(event).map_err(|refusal| (0, refusal))?;
+            self.excerpt.apply(event);
+            return Ok(());
+        }
+        // Tried on a copy of what they touch, so that a refusal in the middle leaves nothing behind.
+        let mut trial =
+            Graph { head: self.excerpt.head, pause: self.excerpt.pause.clone(), ..Graph::default() };
+        for event in events {
+            trial.widen(&self.excerpt, event);
+        }
+        for (index, event) in events.iter().enumerate() {
+            trial.admit(event).map_err(|refusal| (index, refusal))?;
+            trial.apply(event);
+        }
+        events.iter().for_each(|event| self.excerpt.apply(event));
+        Ok(())
+    }
+
+    /// An attempt as it would be.
+    pub fn attempt(&self, id: &AttemptId) -> Option<&Attempt> {
+        self.excerpt.attempts.get(id).or_else(|| self.base.attempts.get(id))
     }
 }
 

@@ -586,9 +586,9 @@ fn a_bundle_is_tried_as_a_whole() {
         history.event(subject.clone(), EventKind::AttemptCancelled(reason("stop"))),
         history.event(subject.clone(), EventKind::AttemptInvalidated(reason("stop"))),
     ];
-    assert_eq!(history.graph.admit_all(&good), Ok(()));
+    assert_eq!(history.graph.draft().take(&good), Ok(()));
     let bad = [good[1].clone(), history.event(subject, started(1))];
-    assert_eq!(history.graph.admit_all(&bad).unwrap_err().0, 1);
+    assert_eq!(history.graph.draft().take(&bad).unwrap_err().0, 1);
     assert_eq!(history.state(1), AttemptState::Created, "trying changes nothing");
 }
 
@@ -656,6 +656,27 @@ proptest! {
             again.apply(event);
         }
         prop_assert_eq!(format!("{again:?}"), format!("{:?}", history.graph));
-        prop_assert_eq!(Graph::default().admit_all(&history.events), Ok(()));
+        prop_assert_eq!(Graph::default().draft().take(&history.events), Ok(()));
+        // A draft judges what is on top of it as the graph itself would.
+        let (nothing, base) = (Graph::default(), history.events.len() / 2);
+        let mut from_nothing = nothing.draft();
+        let mut half = Graph::default();
+        history.events[..base].iter().for_each(|event| half.apply(event));
+        let mut from_half = half.draft();
+        for (n, event) in history.events.iter().enumerate() {
+            prop_assert_eq!(from_nothing.take(std::slice::from_ref(event)), Ok(()));
+            if n >= base {
+                prop_assert_eq!(from_half.take(std::slice::from_ref(event)), Ok(()));
+            }
+        }
+        for event in &history.events {
+            let verdict = history.graph.admit(event);
+            let judged = from_half.take(std::slice::from_ref(event)).map_err(|(_, refusal)| refusal);
+            prop_assert_eq!(&judged, &verdict);
+            prop_assert_eq!(&from_nothing.take(std::slice::from_ref(event)).map_err(|(_, refusal)| refusal), &verdict);
+            if verdict.is_ok() {
+                history.graph.apply(event);
+            }
+        }
     }
 }

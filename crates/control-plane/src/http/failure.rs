@@ -81,6 +81,16 @@ impl From<NotRecorded> for Failure {
             NotRecorded::Full => {
                 Self::new(ErrorCode::DiskFull, detail).with_hint("free some space, then try again")
             }
+            NotRecorded::Unavailable { reason } => Self {
+                internal: Some(reason),
+                ..Self::new(
+                    ErrorCode::Unavailable,
+                    "the journal cannot be reached; nobody knows yet whether this was recorded",
+                )
+                .with_hint(
+                    "ask again in a second, with the same event ids: what was recorded is not recorded twice",
+                )
+            },
             NotRecorded::Stopped { reason } => Self {
                 internal: Some(reason),
                 ..Self::new(ErrorCode::Unavailable, "the journal takes no writes any more; reads still work")

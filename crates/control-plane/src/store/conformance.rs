@@ -1,16 +1,16 @@
 //! What every store must do, run by each of them on an empty store of its own.
 
-use journal::{Bundle, BundleId, CanonicalBody, Head};
+use journal::{Bundle, BundleId, CanonicalBody, Head, Unchained};
 
 use super::{AppendError, EventStore};
 
 /// Runs the whole suite; `empty` opens a new, empty store each time.
 pub(crate) fn check(empty: impl Fn() -> Box<dyn EventStore>) {
     appends_in_order_and_reads_back(&*empty());
-    refuses_a_stale_head(&*empty());
-    refuses_what_is_no_bundle(&*empty());
+    appends_several_bundles_at_once(&*empty());
+    gives_a_turn_back_unused(&*empty());
     reads_any_range(&*empty());
-    lets_exactly_one_of_many_win(&*empty());
+    gives_turns_to_one_at_a_time(&*empty());
 }
 
 /// A body that names itself.
@@ -18,10 +18,15 @@ pub(crate) fn body(name: &str) -> CanonicalBody {
     CanonicalBody::admit(format!(r#"{{"event_id":"{name}"}}"#).as_bytes()).unwrap()
 }
 
-/// Appends bodies of these names as one bundle at the present head.
-pub(crate) fn append(store: &dyn EventStore, names: &[&str]) -> Result<Bundle, AppendError> {
+/// A bundle of bodies of these names.
+pub(crate) fn bundle(names: &[&str]) -> Unchained {
     let bodies = names.iter().map(|name| body(name)).collect();
-    store.append(store.head(), BundleId::parse("bundle").unwrap(), bodies)
+    Unchained::new(BundleId::parse("bundle").unwrap(), bodies).unwrap()
+}
+
+/// Appends bodies of these names as one bundle.
+pub(crate) fn append(store: &dyn EventStore, names: &[&str]) -> Result<Bundle, AppendError> {
+    Ok(store.turn()?.append(vec![bundle(names)])?.pop().unwrap())
 }
 
 /// Every body of the store, in order; the records must chain from the first to the head.
@@ -53,20 +58,22 @@ fn appends_in_order_and_reads_back(store: &dyn EventStore) {
     assert_eq!(contents(store), [body("a"), body("b"), body("c")].map(|b| b.as_str().to_owned()));
 }
 
-fn refuses_a_stale_head(store: &dyn EventStore) {
-    let stale = store.head();
-    let bundle = append(store, &["a"]).unwrap();
-    let error = store.append(stale, BundleId::parse("late").unwrap(), vec![body("b")]).unwrap_err();
-    assert!(
-        matches!(error, AppendError::Stale { expected, actual } if expected == stale && actual == bundle.head())
-    );
-    assert_eq!(contents(store).len(), 1);
+fn appends_several_bundles_at_once(store: &dyn EventStore) {
+    append(store, &["a"]).unwrap();
+    let head = store.head();
+    let turn = store.turn().unwrap();
+    assert_eq!(turn.head(), head);
+    let bundles = turn.append(vec![bundle(&["b", "c"]), bundle(&["d"])]).unwrap();
+    assert_eq!(bundles.len(), 2);
+    assert!(bundles[0].records()[0].follows(head) && bundles[1].records()[0].follows(bundles[0].head()));
+    assert_eq!(store.head(), bundles[1].head());
+    assert_eq!(contents(store).len(), 4);
+    assert!(store.turn().unwrap().append(Vec::new()).unwrap().is_empty());
+    assert_eq!(store.head().seq, 4);
 }
 
-fn refuses_what_is_no_bundle(store: &dyn EventStore) {
-    assert!(matches!(append(store, &[]), Err(AppendError::Bundle(_))));
-    let too_many = vec!["x"; journal::MAX_BUNDLE_EVENTS + 1];
-    assert!(matches!(append(store, &too_many), Err(AppendError::Bundle(_))));
+fn gives_a_turn_back_unused(store: &dyn EventStore) {
+    drop(store.turn().unwrap());
     assert_eq!(store.head().seq, 0);
     append(store, &["a"]).unwrap();
 }
@@ -86,14 +93,22 @@ fn reads_any_range(store: &dyn EventStore) {
     assert!(store.read(u64::MAX, 5).unwrap().is_empty());
 }
 
-fn lets_exactly_one_of_many_win(store: &dyn EventStore) {
-    let expected = store.head();
-    let attempt =
-        |n: usize| store.append(expected, BundleId::parse("b").unwrap(), vec![body(&n.to_string())]).is_ok();
-    let wins = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..8).map(|n| scope.spawn(move || attempt(n))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).filter(|won| *won).count()
+fn gives_turns_to_one_at_a_time(store: &dyn EventStore) {
+    let append_after_what_is_there = |thread: usize| {
+        for n in 0..10 {
+            let turn = store.turn().unwrap();
+            let head = turn.head();
+            let appended = turn.append(vec![bundle(&[&format!("{thread}-{n}")])]).unwrap();
+            assert!(appended[0].records()[0].follows(head));
+        }
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || append_after_what_is_there(thread));
+        }
     });
-    assert_eq!(wins, 1);
-    assert_eq!(contents(store).len(), 1);
+    let mut contents = contents(store);
+    contents.sort();
+    contents.dedup();
+    assert_eq!(contents.len(), 40);
 }

@@ -1,21 +1,22 @@
 //! A log that lasts as long as the process: for trying things out, and as the reference for the other stores.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use journal::{Bundle, BundleId, CanonicalBody, Head, Record};
+use journal::{Bundle, Head, Record, Unchained};
 
-use super::{AppendError, EventStore, ReadError};
+use super::{AppendError, EventStore, ReadError, Turn};
 
 /// Keeps records in memory. Durable only in the sense that nothing can fail.
 pub(crate) struct MemoryStore {
     genesis: Head,
     records: RwLock<Vec<Record>>,
+    turn: Mutex<()>,
 }
 
 impl MemoryStore {
     /// An empty log named `origin`.
     pub(crate) fn new(origin: &str) -> Self {
-        Self { genesis: Head::genesis(origin), records: RwLock::default() }
+        Self { genesis: Head::genesis(origin), records: RwLock::default(), turn: Mutex::default() }
     }
 }
 
@@ -25,26 +26,33 @@ impl EventStore for MemoryStore {
         records.last().map_or(self.genesis, Record::head)
     }
 
-    fn append(
-        &self,
-        expected: Head,
-        id: BundleId,
-        bodies: Vec<CanonicalBody>,
-    ) -> Result<Bundle, AppendError> {
-        let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
-        let actual = records.last().map_or(self.genesis, Record::head);
-        if actual != expected {
-            return Err(AppendError::Stale { expected, actual });
-        }
-        let bundle = Bundle::after(actual, id, bodies)?;
-        records.extend_from_slice(bundle.records());
-        Ok(bundle)
+    fn turn(&self) -> Result<Box<dyn Turn + '_>, AppendError> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Box::new(MemoryTurn { store: self, _turn: turn }))
     }
 
     fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
         let skipped = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
         Ok(records.iter().skip(skipped).take(limit).cloned().collect())
+    }
+}
+
+struct MemoryTurn<'a> {
+    store: &'a MemoryStore,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Turn for MemoryTurn<'_> {
+    fn head(&self) -> Head {
+        self.store.head()
+    }
+
+    fn append(self: Box<Self>, bundles: Vec<Unchained>) -> Result<Vec<Bundle>, AppendError> {
+        let bundles = super::chained(self.head(), bundles);
+        let mut records = self.store.records.write().unwrap_or_else(PoisonError::into_inner);
+        records.extend(bundles.iter().flat_map(|bundle| bundle.records()).cloned());
+        Ok(bundles)
     }
 }
 

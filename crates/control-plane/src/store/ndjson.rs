@@ -7,7 +7,7 @@
 //! journal/torn/…                        what interrupted writes left, set aside when the store was opened
 //! ```
 //!
-//! One bundle is one write and one `fdatasync`. Opening reads and verifies every byte: the beginning of a bundle
+//! What is appended together is one write and one `fdatasync`, however many bundles it is. Opening reads and verifies every byte: the beginning of a bundle
 //! at the very end is set aside, because nobody was told about it; anything else that is wrong refuses to open.
 
 mod lock;
@@ -17,13 +17,13 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use journal::{Bundle, BundleId, CanonicalBody, Damage, DamageProblem, Head, Line, Lines, Record, Tail};
+use journal::{Bundle, Damage, DamageProblem, Head, Line, Lines, Record, Tail, Unchained};
 
 use self::lock::Lock;
 use self::segment::SegmentWriter;
-use super::{AppendError, EventStore, ReadError};
+use super::{AppendError, EventStore, ReadError, Turn, chained};
 
 /// A segment that has grown to this size is followed by a new one.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -195,7 +195,7 @@ impl NdjsonStore {
         Ok(())
     }
 
-    /// Lets readers see a bundle that is durable.
+    /// Lets readers see what is durable.
     fn publish(&self, head: Head, lines: &Lines, written_at: u64) {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         index.head = head;
@@ -210,32 +210,12 @@ impl EventStore for NdjsonStore {
         self.index.read().unwrap_or_else(PoisonError::into_inner).head
     }
 
-    fn append(
-        &self,
-        expected: Head,
-        id: BundleId,
-        bodies: Vec<CanonicalBody>,
-    ) -> Result<Bundle, AppendError> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+    fn turn(&self) -> Result<Box<dyn Turn + '_>, AppendError> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reason) = &writer.poison {
             return Err(AppendError::Poisoned { reason: reason.clone() });
         }
-        if writer.head != expected {
-            return Err(AppendError::Stale { expected, actual: writer.head });
-        }
-        let bundle = Bundle::after(expected, id, bodies)?;
-        let lines = bundle.encode();
-        if writer.file.is_none() || writer.end >= self.segment_bytes {
-            self.begin_segment(&mut writer)?;
-        }
-        writer.write(&lines.bytes)?;
-        // From here on the bundle is durable. A crash before the answer leaves it recorded, and the sender,
-        // who repeats it with the same event ids, hears its numbers then.
-        let written_at = writer.end;
-        writer.end += lines.bytes.len() as u64;
-        writer.head = bundle.head();
-        self.publish(writer.head, &lines, written_at);
-        Ok(bundle)
+        Ok(Box::new(NdjsonTurn { store: self, writer }))
     }
 
     fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
@@ -244,6 +224,39 @@ impl EventStore for NdjsonStore {
             index.span(from.max(1), limit)
         };
         span.map_or(Ok(Vec::new()), |span| span.read())
+    }
+}
+
+/// The file at the end of the log, for as long as nobody else may have it.
+struct NdjsonTurn<'a> {
+    store: &'a NdjsonStore,
+    writer: MutexGuard<'a, Writer>,
+}
+
+impl Turn for NdjsonTurn<'_> {
+    fn head(&self) -> Head {
+        self.writer.head
+    }
+
+    fn append(self: Box<Self>, bundles: Vec<Unchained>) -> Result<Vec<Bundle>, AppendError> {
+        let Self { store, mut writer } = *self;
+        if bundles.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bundles = chained(writer.head, bundles);
+        let mut lines = Lines::default();
+        bundles.iter().for_each(|bundle| bundle.encode(&mut lines));
+        if writer.file.is_none() || writer.end >= store.segment_bytes {
+            store.begin_segment(&mut writer)?;
+        }
+        writer.write(&lines.bytes)?;
+        // From here on the bundles are durable. A crash before the answer leaves them recorded, and their senders,
+        // who repeat them with the same event ids, hear their numbers then.
+        let written_at = writer.end;
+        writer.end += lines.bytes.len() as u64;
+        writer.head = bundles.last().expect("there is a bundle").head();
+        store.publish(writer.head, &lines, written_at);
+        Ok(bundles)
     }
 }
 

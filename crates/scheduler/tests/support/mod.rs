@@ -323,7 +323,7 @@ impl Story {
     /// The control plane takes what was planned.
     pub(crate) fn record(&mut self, plan: &Reconciliation) {
         for bundle in &plan.record {
-            self.history().graph().admit_all(bundle).unwrap();
+            self.history().graph().draft().take(bundle).unwrap();
             self.events.extend(bundle.iter().cloned());
         }
     }

@@ -251,7 +251,7 @@ fn a_killed_writer_loses_nothing_that_it_answered_for() {
 #[derive(Debug, Clone)]
 enum Act {
     Append(usize),
-    AppendStale,
+    AppendTogether(usize),
     FillTheDisk(usize),
     OpenAgain,
     TearTheTail(usize),
@@ -260,7 +260,7 @@ enum Act {
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => (1_usize..4).prop_map(Act::Append),
-        1 => Just(Act::AppendStale),
+        2 => (1_usize..5).prop_map(Act::AppendTogether),
         1 => (0_usize..300).prop_map(Act::FillTheDisk),
         1 => Just(Act::OpenAgain),
         1 => (1_usize..400).prop_map(Act::TearTheTail),
@@ -284,10 +284,10 @@ proptest! {
                     let names: Vec<&str> = names.iter().map(String::as_str).collect();
                     prop_assert_eq!(append(disk, &names).unwrap(), append(&memory, &names).unwrap());
                 }
-                Act::AppendStale => {
-                    let other = Head::genesis("another/log");
-                    let outcome = disk.append(other, BundleId::parse("b").unwrap(), vec![conformance::body("x")]);
-                    prop_assert!(matches!(outcome, Err(AppendError::Stale { .. })), "the head is not that one");
+                Act::AppendTogether(bundles) => {
+                    let bundles = || (0..bundles).map(|i| conformance::bundle(&[&format!("{n}-{i}")])).collect();
+                    let append = |store: &dyn EventStore| store.turn().unwrap().append(bundles()).unwrap();
+                    prop_assert_eq!(append(disk), append(&memory));
                 }
                 Act::FillTheDisk(after) if disk.writer.lock().unwrap().can_fail_now() => {
                     inject(disk, Fault::Write { after, errno: ENOSPC });
@@ -321,8 +321,11 @@ impl Writer {
 /// Leaves the beginning of a next bundle at the end of the log, as a writer does that dies while it writes.
 fn tear(folder: &Path, memory: &MemoryStore, length: usize) {
     let bodies = vec![conformance::body("torn"), conformance::body("away")];
-    let bundle = Bundle::after(memory.head(), BundleId::parse("torn").unwrap(), bodies).unwrap();
-    let lines = bundle.encode().bytes;
+    let id = journal::BundleId::parse("torn").unwrap();
+    let bundle = Bundle::after(memory.head(), Unchained::new(id, bodies).unwrap());
+    let mut lines = Lines::default();
+    bundle.encode(&mut lines);
+    let lines = lines.bytes;
     if let Some(last) = segments_in(folder).unwrap().last() {
         let mut file = File::options().append(true).open(last).unwrap();
         file.write_all(&lines[..length.min(lines.len() - 1)]).unwrap();

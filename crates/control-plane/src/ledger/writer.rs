@@ -1,0 +1,265 @@
+//! The ledger's thread.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use journal::{Bundle, BundleId, CanonicalBody, Unchained};
+use model::graph::Draft;
+use model::{Event, EventId, Graph, Seq};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Decision, Fence, Job, NotRecorded, Proposal, Recorded, ReplayError, Shared, StopsWithUs};
+use crate::admission::Admitted;
+use crate::history::{self, Earlier, Fingerprint, History};
+use crate::store::{AppendError, ReadError, Turn};
+
+/// A batch that has so many events takes no more. One bundle may bring it beyond.
+const BATCH_EVENTS: usize = 1_024;
+
+/// A batch whose bodies have so many bytes takes no more. One bundle may bring it beyond.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Takes what waits, a batch at a time.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    jobs: mpsc::Receiver<Job>,
+}
+
+/// What is made durable with one write, and what everybody hears once it is.
+struct Batch {
+    /// The end of the log with this batch.
+    head: u64,
+    bytes: usize,
+    bundles: Vec<Unchained>,
+    /// The events of all bundles, in order.
+    events: Vec<Event>,
+    known: HashMap<EventId, (Seq, Fingerprint)>,
+    answers: Vec<Answer>,
+}
+
+/// A job that was judged. Nobody hears of it before the batch is durable: even a refusal may come from what is
+/// not recorded yet.
+struct Answer {
+    reply: oneshot::Sender<Result<Recorded, NotRecorded>>,
+    outcome: Result<Recorded, NotRecorded>,
+}
+
+/// Why nothing of a batch was recorded.
+enum Failed {
+    Full,
+    Unavailable { reason: String },
+    Stopped { reason: String },
+}
+
+/// What of a proposal is new, and where all of it is.
+struct Sorted {
+    fresh: Vec<Admitted>,
+    seqs: Vec<Seq>,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, jobs: mpsc::Receiver<Job>) -> Self {
+        Self { shared, jobs }
+    }
+
+    pub(super) fn run(mut self) {
+        let _guard = StopsWithUs(Arc::clone(&self.shared));
+        let mut waiting = VecDeque::new();
+        while self.gather(&mut waiting) {
+            self.serve(&mut waiting);
+        }
+    }
+
+    /// Waits until there is something to do. `false` once every handle on the ledger is gone.
+    fn gather(&mut self, waiting: &mut VecDeque<Job>) -> bool {
+        if waiting.is_empty() {
+            waiting.extend(self.jobs.blocking_recv());
+        }
+        while waiting.len() < BATCH_EVENTS
+            && let Ok(job) = self.jobs.try_recv()
+        {
+            waiting.push_back(job);
+        }
+        !waiting.is_empty()
+    }
+
+    /// Answers one batch from the front of what waits; all of it when nothing can be recorded at all.
+    fn serve(&self, waiting: &mut VecDeque<Job>) {
+        let turn = match self.turn() {
+            Ok(turn) => turn,
+            Err(failed) => {
+                return waiting.drain(..).for_each(|job| drop(job.reply.send(Err(failed.told()))));
+            }
+        };
+        let mut batch = Batch::after(turn.head().seq);
+        batch.judge(&self.shared.history(), waiting);
+        let bundles = std::mem::take(&mut batch.bundles);
+        let appended = if bundles.is_empty() { Ok(Vec::new()) } else { turn.append(bundles) };
+        match appended {
+            Ok(bundles) => {
+                if !bundles.is_empty() {
+                    self.shared.apply(bundles.iter().flat_map(Bundle::records), batch.events);
+                }
+                for Answer { reply, outcome } in batch.answers {
+                    // A caller who has gone away meanwhile asks again, and hears of it by the event id.
+                    let _ = reply.send(outcome.map(|recorded| Recorded { head: batch.head, ..recorded }));
+                }
+            }
+            Err(error) => {
+                let failed = self.failed(error);
+                batch.answers.into_iter().for_each(|answer| drop(answer.reply.send(Err(failed.told()))));
+            }
+        }
+    }
+
+    /// The right to append, on a graph that knows all that is recorded.
+    fn turn(&self) -> Result<Box<dyn Turn + '_>, Failed> {
+        if let Some(reason) = self.shared.stopped.borrow().clone() {
+            return Err(Failed::Stopped { reason });
+        }
+        let turn = self.shared.store.turn().map_err(|error| self.failed(error))?;
+        if turn.head().seq > self.shared.history().graph().head() {
+            self.shared.catch_up().map_err(|error| self.unread(&error))?;
+        }
+        Ok(turn)
+    }
+
+    fn failed(&self, error: AppendError) -> Failed {
+        match error {
+            AppendError::Full => Failed::Full,
+            AppendError::Poisoned { .. } => self.stop(error.to_string()),
+        }
+    }
+
+    fn unread(&self, error: &ReplayError) -> Failed {
+        match error {
+            ReplayError::Read(ReadError::Io { .. }) => Failed::Unavailable { reason: error.to_string() },
+            // What is there is damaged, or is from a newer version: nothing can be decided on it.
+            ReplayError::Read(ReadError::Damaged { .. }) | ReplayError::Unknown(_) => {
+                self.stop(error.to_string())
+            }
+        }
+    }
+
+    fn stop(&self, reason: String) -> Failed {
+        self.shared.stopped.send_replace(Some(reason.clone()));
+        Failed::Stopped { reason }
+    }
+}
+
+impl Failed {
+    /// What each caller hears.
+    fn told(&self) -> NotRecorded {
+        match self {
+            Self::Full => NotRecorded::Full,
+            Self::Unavailable { reason } => NotRecorded::Unavailable { reason: reason.clone() },
+            Self::Stopped { reason } => NotRecorded::Stopped { reason: reason.clone() },
+        }
+    }
+}
+
+impl Batch {
+    fn after(head: u64) -> Self {
+        Self {
+            head,
+            bytes: 0,
+            bundles: Vec::new(),
+            events: Vec::new(),
+            known: HashMap::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    /// Takes jobs from the front of what waits, each judged as if those before it were recorded.
+    fn judge(&mut self, history: &History, waiting: &mut VecDeque<Job>) {
+        let mut draft = history.graph().draft();
+        while self.events.len() < BATCH_EVENTS && self.bytes < BATCH_BYTES {
+            // A decision reads the whole graph, which does not know this batch yet.
+            let must_wait = |job: &Job| !self.events.is_empty() && matches!(job.what, Proposal::Decided(_));
+            let Some(job) = waiting.pop_front_if(|job| !must_wait(job)) else { return };
+            let outcome = match job.what {
+                Proposal::Given { id, events, fence } => {
+                    self.take(history, &mut draft, id, events, fence.as_ref())
+                }
+                Proposal::Decided(decide) => decided(history.graph(), decide)
+                    .and_then(|events| self.take(history, &mut draft, None, events, None)),
+            };
+            self.answers.push(Answer { reply: job.reply, outcome });
+        }
+    }
+
+    /// Takes a proposal, or nothing of it.
+    fn take(
+        &mut self,
+        history: &History,
+        draft: &mut Draft<'_>,
+        id: Option<BundleId>,
+        events: Vec<Admitted>,
+        fence: Option<&Fence>,
+    ) -> Result<Recorded, NotRecorded> {
+        let Sorted { fresh, seqs } = self.sort(history, events)?;
+        let (fresh, bodies): (Vec<Event>, Vec<CanonicalBody>) =
+            fresh.into_iter().map(|Admitted { event, body }| (event, body)).unzip();
+        if let Some(first) = fresh.first() {
+            let name = || BundleId::parse(first.event_id.as_str()).expect("every event id is a bundle id");
+            let bundle = Unchained::new(id.unwrap_or_else(name), bodies)?;
+            if let Some(fence) = fence {
+                fence.check_at(draft.attempt(&fence.attempt))?;
+            }
+            draft.take(&fresh).map_err(|(index, refusal)| NotRecorded::Illegal {
+                index,
+                event_id: fresh[index].event_id.clone(),
+                refusal,
+            })?;
+            self.add(bundle, &fresh);
+        }
+        Ok(Recorded { seqs, fresh, head: self.head })
+    }
+
+    /// Tells new events from those that are recorded already, or are in this batch.
+    fn sort(&self, history: &History, events: Vec<Admitted>) -> Result<Sorted, NotRecorded> {
+        let mut sorted = Sorted { fresh: Vec::new(), seqs: Vec::with_capacity(events.len()) };
+        let mut own: HashMap<EventId, (Seq, Fingerprint)> = HashMap::new();
+        for admitted in events {
+            let event_id = &admitted.event.event_id;
+            let body = history::fingerprint(&admitted.body);
+            let earlier = match self.known.get(event_id) {
+                Some((seq, known)) if *known == body => Earlier::Same(*seq),
+                Some((seq, _)) => Earlier::Other(*seq),
+                None => history.earlier(event_id, &body),
+            };
+            match earlier {
+                Earlier::Same(seq) => sorted.seqs.push(seq),
+                Earlier::Other(seq) => {
+                    return Err(NotRecorded::Conflict { event_id: event_id.clone(), seq });
+                }
+                Earlier::Never => match own.get(event_id) {
+                    Some((seq, known)) if *known == body => sorted.seqs.push(*seq),
+                    Some(_) => return Err(NotRecorded::Ambiguous { event_id: event_id.clone() }),
+                    None => {
+                        let seq = Seq(self.head + sorted.fresh.len() as u64 + 1);
+                        own.insert(event_id.clone(), (seq, body));
+                        sorted.seqs.push(seq);
+                        sorted.fresh.push(admitted);
+                    }
+                },
+            }
+        }
+        Ok(sorted)
+    }
+
+    fn add(&mut self, bundle: Unchained, events: &[Event]) {
+        for (event, body) in events.iter().zip(bundle.bodies()) {
+            self.head += 1;
+            self.bytes += body.as_bytes().len();
+            self.known.insert(event.event_id.clone(), (Seq(self.head), history::fingerprint(body)));
+        }
+        self.events.extend_from_slice(events);
+        self.bundles.push(bundle);
+    }
+}
+
+fn decided(graph: &Graph, decide: Decision) -> Result<Vec<Admitted>, NotRecorded> {
+    let events = decide(graph).map_err(NotRecorded::Denied)?;
+    Ok(events.into_iter().map(Admitted::of).collect::<Result<_, _>>()?)
+}
