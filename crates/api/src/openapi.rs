@@ -49,7 +49,7 @@ fn operation(route: &Route, error: &Schema, generator: &mut schemars::SchemaGene
     });
     match route.request {
         Body::Empty => {}
-        Body::Json(_) | Body::Bytes => {
+        Body::Json(_) | Body::Bytes | Body::EventStream | Body::Metrics => {
             operation["requestBody"] =
                 json!({ "required": true, "content": content(route.request, generator) });
         }
@@ -62,6 +62,8 @@ fn content(body: Body, generator: &mut schemars::SchemaGenerator) -> Value {
         Body::Empty => json!({}),
         Body::Json(schema) => json!({ "application/json": { "schema": schema(generator) } }),
         Body::Bytes => json!({ "application/octet-stream": {} }),
+        Body::EventStream => json!({ "text/event-stream": {} }),
+        Body::Metrics => json!({ "text/plain": {} }),
     }
 }
 

@@ -46,6 +46,10 @@ pub enum Body {
     Json(fn(&mut SchemaGenerator) -> Schema),
     /// Bytes.
     Bytes,
+    /// Events as they happen, as a browser's `EventSource` reads them.
+    EventStream,
+    /// Text for Prometheus.
+    Metrics,
 }
 
 /// One route.
@@ -145,6 +149,14 @@ pub const ROUTES: &[Route] = &[
     .limit(BUNDLE),
     get("/v1/events", Access::Operator, "The log, filtered and in order.", json::<types::EventsPage>())
         .query(object::<types::EventsQuery>),
+    get(
+        "/v1/events/stream",
+        Access::Operator,
+        "The log from `after` or `Last-Event-ID` on, filtered, then every event as it is recorded: `id` is its seq, \
+         `data` the event. `limit` and `newest` do not fit.",
+        Body::EventStream,
+    )
+    .query(object::<types::EventsQuery>),
     get(
         "/v1/graph/summary",
         Access::Operator,

@@ -104,6 +104,12 @@ pub struct EventsQuery {
     /// Only of this type.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub event_type: Option<String>,
+    /// Only with a timestamp not before this. A timestamp is what its sender claims; the order of the log is seq.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Only with a timestamp before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// `GET /v1/events`

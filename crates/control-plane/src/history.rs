@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use api::types::{EventsQuery, RecordedEvent};
 use journal::{CanonicalBody, Record};
+use model::event::Timestamp;
 use model::{AttemptId, Digest, Event, EventId, Graph, Seq, TargetId, TaskId};
 use sha2::{Digest as _, Sha256};
 
@@ -18,6 +19,8 @@ pub(crate) struct History {
     by_target: HashMap<TargetId, Vec<u64>>,
     by_task: HashMap<TaskId, Vec<u64>>,
     by_type: HashMap<&'static str, Vec<u64>>,
+    /// The timestamp of each record, in microseconds; the first is that of seq 1.
+    times: Vec<i64>,
     recent: VecDeque<RecordedEvent>,
 }
 
@@ -64,6 +67,7 @@ impl History {
             self.by_task.entry(task.clone()).or_default().push(seq);
         }
         self.by_type.entry(event.kind.event_type()).or_default().push(seq);
+        self.times.push(event.timestamp.moment().as_microsecond());
         self.recent.push_front(placed(record, event));
         self.recent.truncate(RECENT);
     }
@@ -93,15 +97,27 @@ impl History {
         let newest = query.newest.unwrap_or(false);
         let of_attempt = query.attempt.as_ref().map(|id| self.of_attempt(id));
         let lists = self.lists(query, of_attempt.as_deref());
+        let in_time = |seq: &u64| self.is_in_time(query, *seq);
         let Some(shortest) = lists.iter().min_by_key(|list| list.len()) else {
-            let all = first..=self.graph.head();
+            let all = (first..=self.graph.head()).filter(in_time);
             return if newest { last_of(all.rev(), limit) } else { all.take(limit).collect() };
         };
         let fitting = shortest[shortest.partition_point(|seq| *seq < first)..]
             .iter()
             .copied()
-            .filter(|seq| lists.iter().all(|list| list.binary_search(seq).is_ok()));
+            .filter(|seq| lists.iter().all(|list| list.binary_search(seq).is_ok()))
+            .filter(in_time);
         if newest { last_of(fitting.rev(), limit) } else { fitting.take(limit).collect() }
+    }
+
+    fn is_in_time(&self, query: &EventsQuery, seq: u64) -> bool {
+        let micros = |time: Timestamp| time.moment().as_microsecond();
+        let (since, until) = (query.since.map(micros), query.until.map(micros));
+        let place = usize::try_from(seq).ok().and_then(|seq| seq.checked_sub(1));
+        let time = place.and_then(|place| self.times.get(place)).copied();
+        time.is_some_and(|time| {
+            since.is_none_or(|since| time >= since) && until.is_none_or(|until| time < until)
+        })
     }
 
     /// One sorted list of seqs for each filter of `query`.

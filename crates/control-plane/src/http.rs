@@ -15,6 +15,7 @@ mod health;
 mod passes;
 mod payload;
 mod steer;
+mod stream;
 mod targets;
 mod tasks;
 mod view;
@@ -49,6 +50,8 @@ pub(crate) struct App {
     /// How many artifacts are received at once.
     pub(crate) uploads: Semaphore,
     pub(crate) backend: &'static str,
+    /// Whether the process stops: who stays connected for long ends then.
+    pub(crate) stopping: watch::Sender<bool>,
 }
 
 type Shared = axum::extract::State<Arc<App>>;
@@ -58,6 +61,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(health::routes())
         .merge(events::routes())
+        .merge(stream::routes())
         .merge(graph::routes())
         .merge(attempts::routes())
         .merge(claims::routes())

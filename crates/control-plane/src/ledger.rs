@@ -48,6 +48,8 @@ struct Shared {
     store: Box<dyn EventStore>,
     history: RwLock<History>,
     stopped: watch::Sender<Option<String>>,
+    /// The seq of the newest record that readers see.
+    head: watch::Sender<u64>,
 }
 
 /// Something to record, and whom to answer.
@@ -210,7 +212,12 @@ impl Ledger {
     /// Replays the log and begins to take proposals. The thread ends, and is to be joined, once every handle
     /// is gone.
     pub(crate) fn start(store: Box<dyn EventStore>) -> anyhow::Result<(Self, JoinHandle<()>)> {
-        let shared = Shared { store, history: RwLock::default(), stopped: watch::Sender::new(None) };
+        let shared = Shared {
+            store,
+            history: RwLock::default(),
+            stopped: watch::Sender::new(None),
+            head: watch::Sender::default(),
+        };
         shared.catch_up()?;
         let shared = Arc::new(shared);
         let (queue, jobs) = mpsc::channel(QUEUE);
@@ -292,6 +299,11 @@ impl Ledger {
         self.shared.stopped.subscribe()
     }
 
+    /// The seq of the newest record that readers see, and every newer one as it comes.
+    pub(crate) fn head(&self) -> watch::Receiver<u64> {
+        self.shared.head.subscribe()
+    }
+
     async fn propose(&self, what: Proposal) -> Result<Recorded, NotRecorded> {
         let room = Arc::clone(&self.room).try_acquire_many_owned(what.bytes());
         let room = Some(room.map_err(|_| NotRecorded::Busy)?);
@@ -348,6 +360,7 @@ impl Shared {
                 history.apply(record, event);
             }
         }
+        self.head.send_replace(history.graph().head());
     }
 }
 

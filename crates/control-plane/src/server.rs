@@ -122,6 +122,7 @@ impl Server {
             passes: tokio::sync::watch::Sender::default(),
             uploads: Semaphore::new(UPLOADS),
             backend: config.backend.as_str(),
+            stopping: watch::Sender::default(),
         });
         Ok(Self { listener, address, app, ledger: thread, read_only_for: config.read_only_for })
     }
@@ -140,7 +141,7 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
         let Self { listener, address, app, ledger, read_only_for } = self;
         let failed = app.ledger.stopped();
-        let (stopping, stopped) = watch::channel(false);
+        let (stopping, stopped) = (app.stopping.clone(), app.stopping.subscribe());
         let until = when_to_stop(stop, failed.clone(), read_only_for, stopping);
         let router = http::router(app);
         // Answers are small and wait for nothing: do not let the kernel hold them back.

@@ -142,13 +142,19 @@ fn is_an_executors_step(kind: &EventKind) -> bool {
     }
 }
 
+/// Refuses a type that no event has, so that a misspelt filter is not taken for silence.
+pub(super) fn check_type(query: &EventsQuery) -> Result<(), Failure> {
+    let Some(name) = query.event_type.as_deref().filter(|name| !EventKind::TYPES.contains(name)) else {
+        return Ok(());
+    };
+    let name: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+    let types = EventKind::TYPES.join(", ");
+    Err(Failure::new(ErrorCode::Invalid, format!("`{name}` is not an event type"))
+        .with_hint(format!("the types are {types}")))
+}
+
 async fn list(app: Shared, Filters(query): Filters<EventsQuery>) -> Result<Json<EventsPage>, Failure> {
-    if let Some(name) = query.event_type.as_deref().filter(|name| !EventKind::TYPES.contains(name)) {
-        let name: String = name.chars().take(80).flat_map(char::escape_debug).collect();
-        let types = EventKind::TYPES.join(", ");
-        return Err(Failure::new(ErrorCode::Invalid, format!("`{name}` is not an event type"))
-            .with_hint(format!("the types are {types}")));
-    }
+    check_type(&query)?;
     let limit = query.limit.unwrap_or(PAGE).min(LARGEST_PAGE) as usize;
     let (seqs, head) = {
         let history = app.ledger.history();

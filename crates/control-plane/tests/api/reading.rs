@@ -42,6 +42,23 @@ async fn the_log_is_read_in_pages_and_by_filters() {
     assert_eq!(seqs(EventsQuery { newest: Some(true), limit: Some(2), ..none() }).await, [6, 7]);
     assert_eq!(seqs(EventsQuery { task: Some(task("t2")), newest: Some(true), ..none() }).await, [3]);
     assert_eq!(seqs(EventsQuery { after: Some(99), ..none() }).await, [0_u64; 0]);
+    // The events of the test say midnight of 2026-01-01, and those that the control plane made itself a later time.
+    let (then, later) = ("2026-01-01T00:00:00Z".parse().unwrap(), "2026-01-01T00:00:01Z".parse().unwrap());
+    assert_eq!(seqs(EventsQuery { until: Some(later), ..none() }).await, [2, 3, 6, 7]);
+    assert_eq!(seqs(EventsQuery { since: Some(later), ..none() }).await, [1, 4, 5]);
+    assert_eq!(seqs(EventsQuery { until: Some(then), ..none() }).await, [0_u64; 0]);
+    assert_eq!(
+        seqs(EventsQuery {
+            since: Some(then),
+            until: Some(later),
+            task: Some(task("t1")),
+            newest: Some(true),
+            limit: Some(1),
+            ..none()
+        })
+        .await,
+        [7]
+    );
     let (status, _, text) = refusal(
         plane.client.events(&EventsQuery { event_type: Some("task.invented".into()), ..none() }).await,
     );
