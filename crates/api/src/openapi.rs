@@ -63,7 +63,7 @@ fn content(body: Body, generator: &mut schemars::SchemaGenerator) -> Value {
         Body::Json(schema) => json!({ "application/json": { "schema": schema(generator) } }),
         Body::Bytes => json!({ "application/octet-stream": {} }),
         Body::EventStream => json!({ "text/event-stream": {} }),
-        Body::Metrics => json!({ "text/plain": {} }),
+        Body::Metrics => json!({ "application/openmetrics-text": {} }),
     }
 }
 

@@ -138,6 +138,7 @@ pub const ROUTES: &[Route] = &[
         "Whether the log can be written, and how far it was verified.",
         json::<types::Readiness>(),
     ),
+    get("/metrics", Access::Operator, "What is to be watched, for Prometheus.", Body::Metrics),
     get("/openapi.json", Access::Public, "This document.", json::<serde_json::Value>()),
     post(
         "/v1/events/ingest",

@@ -12,6 +12,7 @@ mod failure;
 mod graph;
 mod guard;
 mod health;
+mod metrics;
 mod passes;
 mod payload;
 mod steer;
@@ -33,6 +34,7 @@ use model::{AttemptId, TargetId};
 use tokio::sync::{Semaphore, watch};
 
 use self::failure::Failure;
+pub(crate) use self::metrics::Requests;
 use crate::artifacts::Artifacts;
 use crate::leases::Leases;
 use crate::ledger::Ledger;
@@ -50,6 +52,8 @@ pub(crate) struct App {
     /// How many artifacts are received at once.
     pub(crate) uploads: Semaphore,
     pub(crate) backend: &'static str,
+    /// What was asked so far, for whoever watches.
+    pub(crate) requests: Requests,
     /// Whether the process stops: who stays connected for long ends then.
     pub(crate) stopping: watch::Sender<bool>,
 }
@@ -60,6 +64,7 @@ type Shared = axum::extract::State<Arc<App>>;
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(health::routes())
+        .merge(metrics::routes())
         .merge(events::routes())
         .merge(stream::routes())
         .merge(graph::routes())

@@ -7,6 +7,7 @@
 //! batch is what came while the one before it was written. The ledger knows nothing of HTTP, tokens or clocks;
 //! whoever calls has read those.
 
+mod measures;
 mod writer;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use model::graph::{Attempt, Refusal};
 use model::{AttemptId, AttemptState, Epoch, Event, EventId, Graph, Seq};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+use self::measures::Measures;
 use self::writer::Writer;
 use crate::admission::{Admitted, NotAdmitted};
 use crate::history::{self, History, UnknownRecord};
@@ -50,6 +52,7 @@ struct Shared {
     stopped: watch::Sender<Option<String>>,
     /// The seq of the newest record that readers see.
     head: watch::Sender<u64>,
+    measures: Measures,
 }
 
 /// Something to record, and whom to answer.
@@ -217,6 +220,7 @@ impl Ledger {
             history: RwLock::default(),
             stopped: watch::Sender::new(None),
             head: watch::Sender::default(),
+            measures: Measures::default(),
         };
         shared.catch_up()?;
         let shared = Arc::new(shared);
@@ -304,7 +308,22 @@ impl Ledger {
         self.shared.head.subscribe()
     }
 
+    /// How many proposals wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    /// What it measured of itself since it began.
+    pub(crate) fn measures(&self) -> &Measures {
+        &self.shared.measures
+    }
+
     async fn propose(&self, what: Proposal) -> Result<Recorded, NotRecorded> {
+        let outcome = self.ask(what).await;
+        outcome.inspect_err(|error| self.shared.measures.refused(error))
+    }
+
+    async fn ask(&self, what: Proposal) -> Result<Recorded, NotRecorded> {
         let room = Arc::clone(&self.room).try_acquire_many_owned(what.bytes());
         let room = Some(room.map_err(|_| NotRecorded::Busy)?);
         let (reply, answer) = oneshot::channel();

@@ -122,6 +122,7 @@ impl Server {
             passes: tokio::sync::watch::Sender::default(),
             uploads: Semaphore::new(UPLOADS),
             backend: config.backend.as_str(),
+            requests: http::Requests::default(),
             stopping: watch::Sender::default(),
         });
         Ok(Self { listener, address, app, ledger: thread, read_only_for: config.read_only_for })

@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::token::Bearer;
 use api::{Access, ErrorBody, ErrorCode, ROUTES, Route};
@@ -26,19 +26,19 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Lets a request through to its route if the table of routes and the caller's token allow it. A path that is
 /// mounted but not in the table is closed. Nothing of the body is read before the caller is known.
 pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    match check(&app, &request) {
-        Ok((route, caller)) => {
-            request.extensions_mut().insert(route);
-            request.extensions_mut().insert(caller);
-            match tokio::time::timeout(TIME_LIMIT, next.run(request)).await {
-                Ok(response) => response,
-                Err(_) => {
-                    Failure::new(ErrorCode::Timeout, "the request took longer than 60 s").into_response()
-                }
-            }
-        }
-        Err(failure) => failure.into_response(),
-    }
+    let began = Instant::now();
+    let (route, caller) = match check(&app, &request) {
+        Ok(admitted) => admitted,
+        Err(failure) => return failure.into_response(),
+    };
+    request.extensions_mut().insert(route);
+    request.extensions_mut().insert(caller);
+    let response = match tokio::time::timeout(TIME_LIMIT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Failure::new(ErrorCode::Timeout, "the request took longer than 60 s").into_response(),
+    };
+    app.requests.answered(route.method.as_str(), route.path, response.status().as_u16(), began.elapsed());
+    response
 }
 
 fn check(app: &App, request: &Request) -> Result<(&'static Route, Caller), Failure> {

@@ -35,7 +35,7 @@ async fn list(app: Shared, Filters(query): Filters<TasksQuery>) -> Result<Json<T
 }
 
 /// The backlog of one target in its order.
-fn tasks_of(
+pub(super) fn tasks_of(
     graph: &Graph,
     target: &TargetId,
     seen: Option<&TargetObservation>,

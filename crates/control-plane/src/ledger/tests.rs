@@ -163,7 +163,7 @@ async fn together(bundles: &[&[Event]], word: Word) -> Vec<Outcome> {
     while asked.try_recv().is_err() {
         tokio::task::yield_now().await;
     }
-    let waits = |count: usize| ledger.queue.max_capacity() - ledger.queue.capacity() == count;
+    let waits = |count: usize| ledger.waiting() == count;
     let mut proposed = Vec::new();
     for (n, events) in bundles.iter().enumerate() {
         proposed.push(propose(events));

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use journal::{Bundle, BundleId, CanonicalBody, Unchained};
 use model::graph::Draft;
@@ -94,10 +95,12 @@ impl Writer {
         let mut batch = Batch::after(turn.head().seq);
         batch.judge(&self.shared.history(), waiting);
         let bundles = std::mem::take(&mut batch.bundles);
+        let began = Instant::now();
         let appended = if bundles.is_empty() { Ok(Vec::new()) } else { turn.append(bundles) };
         match appended {
             Ok(bundles) => {
                 if !bundles.is_empty() {
+                    self.shared.measures.appended(bundles.len(), batch.events.len(), began.elapsed());
                     self.shared.apply(bundles.iter().flat_map(Bundle::records), batch.events);
                 }
                 for Answer { reply, outcome } in batch.answers {

@@ -9,3 +9,4 @@ mod reading;
 mod registration;
 mod streaming;
 mod support;
+mod watching;
