@@ -105,14 +105,27 @@ async fn everything(client: &Client) -> Vec<String> {
     }
 }
 
+/// A bundle that was answered for, as its sender saw it.
+struct Answered {
+    asked: Instant,
+    heard: Instant,
+    /// The places of its two events.
+    seqs: [u64; 2],
+    /// What it is called; its events are this with `-a` and `-b`.
+    name: String,
+}
+
+/// How often the process is killed.
+const ROUNDS: u64 = 200;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_under_several_clients_it_keeps_every_event_it_answered_for() {
+async fn killed_under_many_clients_it_keeps_what_it_answered_for_once_whole_and_in_order() {
     let data = tempfile::tempdir().unwrap();
-    let mut answered: Vec<(u64, String)> = Vec::new();
-    for round in 0..6 {
+    let mut answered: Vec<Answered> = Vec::new();
+    for round in 0..ROUNDS {
         let process = Process::start(data.path());
-        let wanted = process.client.graph_summary().await.unwrap().head + 40;
-        let clients: Vec<_> = (0..4)
+        let wanted = process.client.graph_summary().await.unwrap().head + 1 + round * 7 % 40;
+        let clients: Vec<_> = (0..8)
             .map(|sender| tokio::spawn(send_until_it_dies(process.client.clone(), round, sender)))
             .collect();
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -128,31 +141,51 @@ async fn killed_under_several_clients_it_keeps_every_event_it_answered_for() {
     }
     let process = Process::start(data.path());
     let kept = everything(&process.client).await;
-    assert!(answered.len() >= 150, "{}", answered.len());
-    for (seq, id) in &answered {
-        assert_eq!(kept.get(*seq as usize - 1), Some(id), "answered for as number {seq}");
+    assert!(answered.len() as u64 > ROUNDS, "{}", answered.len());
+    for Answered { seqs, name, .. } in &answered {
+        let found = seqs.map(|seq| kept.get(seq as usize - 1).map(String::as_str));
+        assert_eq!(found, [Some(&*format!("{name}-a")), Some(&*format!("{name}-b"))], "{seqs:?}");
     }
     let distinct: BTreeSet<_> = kept.iter().collect();
     assert_eq!(distinct.len(), kept.len(), "each event is there once");
-    // Bundles of two: whole, or not at all.
-    let halves = kept.iter().filter(|id| id.ends_with("-a")).count();
-    assert_eq!(halves * 2, kept.len());
+    // Bundles of two: whole and together, or not at all.
+    for bundle in kept.chunks(2) {
+        let name = bundle[0].strip_suffix("-a").expect("a bundle begins with its first event");
+        assert_eq!(bundle[1], format!("{name}-b"));
+    }
+    in_the_order_of_time(&mut answered);
     // What was not answered for may be sent again, whether it was recorded or not.
     let last = kept.last().unwrap().trim_end_matches("-b").to_owned();
     let again = vec![event(&format!("{last}-a"), "a"), event(&format!("{last}-b"), "b")];
     assert_eq!(process.client.ingest(again).await.unwrap().duplicates, 2);
 }
 
-/// Sends bundles of two until nobody answers; the places and ids that were answered for.
-async fn send_until_it_dies(client: Client, round: u32, sender: u32) -> Vec<(u64, String)> {
+/// Whoever asked after another had been answered comes after that one in the log.
+fn in_the_order_of_time(answered: &mut [Answered]) {
+    let mut heard: Vec<(Instant, u64)> =
+        answered.iter().map(|bundle| (bundle.heard, bundle.seqs[1])).collect();
+    heard.sort();
+    answered.sort_by_key(|bundle| bundle.asked);
+    let (mut heard, mut newest) = (heard.into_iter().peekable(), 0);
+    for bundle in answered {
+        while let Some((_, seq)) = heard.next_if(|(at, _)| *at < bundle.asked) {
+            newest = newest.max(seq);
+        }
+        assert!(bundle.seqs[0] > newest, "{} was asked for after number {newest} was answered", bundle.name);
+    }
+}
+
+/// Sends bundles of two until nobody answers; what was answered for.
+async fn send_until_it_dies(client: Client, round: u64, sender: u32) -> Vec<Answered> {
     let mut answered = Vec::new();
     for n in 0.. {
-        let id = format!("{round}-{sender}-{n}");
-        let bundle = vec![event(&format!("{id}-a"), "a"), event(&format!("{id}-b"), "b")];
+        let name = format!("{round}-{sender}-{n}");
+        let bundle = vec![event(&format!("{name}-a"), "a"), event(&format!("{name}-b"), "b")];
+        let asked = Instant::now();
         match client.ingest(bundle).await {
             Ok(response) => {
-                answered.push((response.seqs[0].0, format!("{id}-a")));
-                answered.push((response.seqs[1].0, format!("{id}-b")));
+                let seqs = [response.seqs[0].0, response.seqs[1].0];
+                answered.push(Answered { asked, heard: Instant::now(), seqs, name });
             }
             Err(ClientError::Unreachable { .. }) => break,
             Err(error) => panic!("{error}"),

@@ -75,7 +75,6 @@ fn how_things_stand(app: &App, registry: &mut Registry) {
         "Whether new attempts are stopped everywhere",
         gauge(graph.pause().is_some().into()),
     );
-    #[expect(clippy::cast_precision_loss, reason = "a bill of 9 billion dollars would be exact")]
     let spent = Counter::<f64, AtomicU64>::default();
     spent.inc_by(counts.cost_micro_usd as f64 / 1e6);
     registry.register("cost_usd", "What the ended rounds of agents cost, in US dollars", spent);
