@@ -11,6 +11,7 @@ mod history;
 mod http;
 mod leases;
 mod ledger;
+pub mod measure;
 mod server;
 mod steering;
 mod store;

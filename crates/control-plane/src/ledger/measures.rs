@@ -14,6 +14,7 @@ use super::NotRecorded;
 pub(crate) struct Measures {
     events: Counter,
     bundles: Counter,
+    batches: Counter,
     refused: Family<[(&'static str, &'static str); 1], Counter>,
     append_seconds: Histogram,
     batch_events: Histogram,
@@ -24,6 +25,7 @@ impl Default for Measures {
         Self {
             events: Counter::default(),
             bundles: Counter::default(),
+            batches: Counter::default(),
             refused: Family::default(),
             // From 50 us to 1.6 s: a write and sync to memory, and to a disk in trouble.
             append_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
@@ -35,6 +37,7 @@ impl Default for Measures {
 impl Measures {
     /// A batch was made durable.
     pub(super) fn appended(&self, bundles: usize, events: usize, took: Duration) {
+        self.batches.inc();
         self.bundles.inc_by(bundles as u64);
         self.events.inc_by(events as u64);
         self.append_seconds.observe(took.as_secs_f64());
@@ -56,6 +59,11 @@ impl Measures {
             NotRecorded::Stopped { .. } => "stopped",
         };
         self.refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// How many events were made durable together, on average.
+    pub(crate) fn mean_batch(&self) -> f64 {
+        self.events.get() as f64 / self.batches.get() as f64
     }
 
     /// Shows them to a scraper.

@@ -1,0 +1,322 @@
+//! What `leviathan bench` measures inside this crate: the ledger without HTTP, and the start on a long log.
+//!
+//! Nothing here judges; each number comes with the limit that was measured beside it.
+
+mod lives;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use api::types::EventsQuery;
+use journal::{BundleId, CanonicalBody, Head, Line, Unchained};
+use model::{AttemptId, Event};
+use rustix::time::{ClockId, clock_gettime};
+use sha2::{Digest, Sha256};
+
+use crate::admission::Admitted;
+use crate::history;
+use crate::ledger::Ledger;
+use crate::store::{EventStore, NdjsonStore};
+
+/// How many events an in-process load records, and how fast a disk could take them.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    /// Events that were recorded.
+    pub events: u64,
+    /// How many of them shared one write, on average.
+    pub mean_batch: f64,
+    /// Events a second, each answered once it was durable.
+    pub per_second: f64,
+    /// Events a second of plain writes and syncs of as many bytes at once.
+    pub raw_per_second: f64,
+}
+
+/// How long one event takes while nothing else happens, in seconds.
+#[derive(Debug, Clone)]
+pub struct Idle {
+    /// The median from proposal to answer.
+    pub answer: f64,
+    /// The median of a plain write and sync of the same line.
+    pub raw: f64,
+}
+
+/// What a start on a long log costs.
+#[derive(Debug, Clone)]
+pub struct Replay {
+    /// How many events the log has.
+    pub events: u64,
+    /// How many bytes its files have.
+    pub bytes: u64,
+    /// Seconds from nothing to a ledger that answers.
+    pub cold: f64,
+    /// What of it were seconds of processors.
+    pub cold_cpu: f64,
+    /// Processor seconds to read the bodies as events and to hash them, and nothing else.
+    pub parse_and_hash: f64,
+    /// Seconds to verify the files alone.
+    pub verify: f64,
+    /// Seconds to hash the same bytes and nothing else.
+    pub hash: f64,
+    /// The median of one durable event on this log, in seconds.
+    pub append: f64,
+    /// The median of the summary's numbers, in seconds.
+    pub summary: f64,
+    /// The median of finding the events of one attempt, in seconds.
+    pub find: f64,
+}
+
+/// Records `events` events through a ledger on files in `folder`, `in_flight` at once.
+///
+/// # Errors
+///
+/// When the folder cannot be written.
+pub async fn ingest(folder: &Path, events: u64, in_flight: u64) -> anyhow::Result<Ingest> {
+    let (ledger, thread) = start(&folder.join("ingest"))?;
+    ledger.ingest(None, vec![Admitted::of(lives::target())?], None).await?;
+    let (recorded, bytes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let began = Instant::now();
+    let senders: Vec<_> = (0..in_flight)
+        .map(|sender| {
+            let (ledger, recorded, bytes) = (ledger.clone(), Arc::clone(&recorded), Arc::clone(&bytes));
+            tokio::spawn(async move {
+                for n in (sender..).step_by(usize::try_from(in_flight)?) {
+                    for event in lives::life(n) {
+                        let admitted = Admitted::of(event)?;
+                        bytes.fetch_add(admitted.body.as_bytes().len() as u64, Ordering::Relaxed);
+                        ledger.ingest(None, vec![admitted], None).await?;
+                        if recorded.fetch_add(1, Ordering::Relaxed) >= events {
+                            return anyhow::Ok(());
+                        }
+                    }
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    for sender in senders {
+        sender.await??;
+    }
+    let took = began.elapsed().as_secs_f64();
+    let events = recorded.load(Ordering::Relaxed);
+    let mean_batch = ledger.measures().mean_batch();
+    drop(ledger);
+    end(thread)?;
+    let line = bytes.load(Ordering::Relaxed) as f64 / events as f64 + LINE_OVERHEAD;
+    let raw = raw_writes(&folder.join("raw"), (line * mean_batch) as usize, Duration::from_secs(2))?;
+    Ok(Ingest {
+        events,
+        mean_batch,
+        per_second: events as f64 / took,
+        raw_per_second: mean_batch / mean(&raw),
+    })
+}
+
+/// What a line has beside its body and what a bundle of one has beside its line: hashes, names, numbers.
+const LINE_OVERHEAD: f64 = 350.0;
+
+/// Records single events one after the other, `rounds` times, in turns with plain writes of as many bytes.
+///
+/// # Errors
+///
+/// When the folder cannot be written.
+pub async fn idle(folder: &Path, rounds: usize) -> anyhow::Result<Idle> {
+    let (ledger, thread) = start(&folder.join("idle"))?;
+    let mut file = File::create(folder.join("idle.raw"))?;
+    let (mut answers, mut raw) = (Vec::new(), Vec::new());
+    for n in 0..rounds {
+        let admitted = Admitted::of(lives::pause(n as u64))?;
+        let line = vec![b'x'; admitted.body.as_bytes().len() + LINE_OVERHEAD as usize];
+        let began = Instant::now();
+        ledger.ingest(None, vec![admitted], None).await?;
+        answers.push(began.elapsed().as_secs_f64());
+        let began = Instant::now();
+        file.write_all(&line)?;
+        file.sync_data()?;
+        raw.push(began.elapsed().as_secs_f64());
+    }
+    drop(ledger);
+    end(thread)?;
+    Ok(Idle { answer: median(answers), raw: median(raw) })
+}
+
+/// Makes a log of `events` events in `folder`, starts on it as a control plane does, and asks it a few things.
+///
+/// # Errors
+///
+/// When the folder cannot be written.
+pub async fn replay(folder: &Path, events: u64) -> anyhow::Result<Replay> {
+    let journal = folder.join(format!("replay-{events}"));
+    let attempt = make(&journal, events)?;
+    let bytes =
+        segments(&journal)?.iter().map(|path| Ok(path.metadata()?.len())).sum::<anyhow::Result<u64>>()?;
+    let (verify, hash) = verified(&journal)?;
+    let parse_and_hash = parsed_and_hashed(&journal)?;
+
+    let (began, cpu) = (Instant::now(), processor_seconds());
+    let (ledger, thread) = start(&journal)?;
+    let (cold, cold_cpu) = (began.elapsed().as_secs_f64(), processor_seconds() - cpu);
+    ensure!(ledger.history().graph().head() == events, "the log was not read whole");
+
+    let mut appends = Vec::new();
+    for n in 0..300 {
+        let admitted = Admitted::of(lives::pause(n))?;
+        let began = Instant::now();
+        ledger.ingest(None, vec![admitted], None).await?;
+        appends.push(began.elapsed().as_secs_f64());
+    }
+    let query = EventsQuery { attempt: Some(attempt), ..EventsQuery::default() };
+    let summary = repeated(|| ledger.history().graph().counts().clone().attempts);
+    let find = repeated(|| ledger.history().find(&query, 1_000).len());
+    drop(ledger);
+    end(thread)?;
+    std::fs::remove_dir_all(&journal)?;
+    Ok(Replay {
+        events,
+        bytes,
+        cold,
+        cold_cpu,
+        parse_and_hash,
+        verify,
+        hash,
+        append: median(appends),
+        summary,
+        find,
+    })
+}
+
+fn start(journal: &Path) -> anyhow::Result<(Ledger, std::thread::JoinHandle<()>)> {
+    let store = NdjsonStore::open(journal, ORIGIN)?;
+    Ledger::start(Box::new(store))
+}
+
+const ORIGIN: &str = "leviathan/bench";
+
+fn end(thread: std::thread::JoinHandle<()>) -> anyhow::Result<()> {
+    thread.join().ok().context("the ledger met a bug")
+}
+
+/// Writes a log of whole lives, without judging them, and names an attempt in its middle.
+fn make(journal: &Path, events: u64) -> anyhow::Result<AttemptId> {
+    let store = NdjsonStore::open(journal, ORIGIN)?;
+    let mut waiting = vec![lives::target()];
+    let (mut made, mut middle) = (0, None);
+    for n in 0.. {
+        waiting.extend(lives::life(n));
+        let rest = usize::try_from(events - made)?;
+        if waiting.len() >= 500 || waiting.len() >= rest {
+            waiting.truncate(rest);
+            made += waiting.len() as u64;
+            append(&store, std::mem::take(&mut waiting))?;
+        }
+        if middle.is_none() && made >= events / 2 {
+            middle = Some(lives::attempt(n));
+        }
+        if made == events {
+            break;
+        }
+    }
+    middle.context("a log has a middle")
+}
+
+fn append(store: &NdjsonStore, events: Vec<Event>) -> anyhow::Result<()> {
+    let id = BundleId::parse(events[0].event_id.as_str())?;
+    let bodies = events.into_iter().map(|event| Ok(Admitted::of(event)?.body));
+    let bodies = bodies.collect::<anyhow::Result<Vec<CanonicalBody>>>()?;
+    store.turn()?.append(vec![Unchained::new(id, bodies)?])?;
+    Ok(())
+}
+
+fn segments(journal: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let entries = std::fs::read_dir(journal)?.map(|entry| Ok(entry?.path()));
+    let mut paths = entries.collect::<anyhow::Result<Vec<_>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "ndjson"));
+    paths.sort();
+    Ok(paths)
+}
+
+/// Seconds to verify the files, and to hash their bytes and nothing else.
+fn verified(journal: &Path) -> anyhow::Result<(f64, f64)> {
+    let paths = segments(journal)?;
+    let began = Instant::now();
+    let mut head = Head::genesis(ORIGIN);
+    for path in &paths {
+        head = journal::scan(File::open(path)?, head, |_, _| std::io::Result::Ok(()))?.head;
+    }
+    let verify = began.elapsed().as_secs_f64();
+    let mut hash = 0.0;
+    for path in &paths {
+        let bytes = std::fs::read(path)?;
+        let began = Instant::now();
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            std::hint::black_box(Sha256::digest(line));
+        }
+        hash += began.elapsed().as_secs_f64();
+    }
+    Ok((verify, hash))
+}
+
+/// Processor seconds to read every body as an event and to hash it.
+fn parsed_and_hashed(journal: &Path) -> anyhow::Result<f64> {
+    let mut seconds = 0.0;
+    for path in segments(journal)? {
+        let bytes = std::fs::read(path)?;
+        let lines = bytes.split(|byte| *byte == b'\n');
+        let records: Vec<_> = lines
+            .filter_map(|line| match Line::decode(line) {
+                Ok(Line::Record(record)) => Some(record),
+                Ok(Line::Commit(_)) | Err(_) => None,
+            })
+            .collect();
+        let cpu = processor_seconds();
+        for record in &records {
+            std::hint::black_box(history::event_of(record)?);
+            std::hint::black_box(Sha256::digest(record.body().as_bytes()));
+        }
+        seconds += processor_seconds() - cpu;
+    }
+    Ok(seconds)
+}
+
+/// Seconds of each write and sync of `bytes` bytes, for as long as `time`.
+fn raw_writes(path: &Path, bytes: usize, time: Duration) -> anyhow::Result<Vec<f64>> {
+    let (mut file, chunk) = (File::create(path)?, vec![b'x'; bytes]);
+    let (mut seconds, began) = (Vec::new(), Instant::now());
+    while began.elapsed() < time {
+        let one = Instant::now();
+        file.write_all(&chunk)?;
+        file.sync_data()?;
+        seconds.push(one.elapsed().as_secs_f64());
+    }
+    Ok(seconds)
+}
+
+/// The median of what a question takes; each sample is of a thousand questions.
+fn repeated<T>(mut question: impl FnMut() -> T) -> f64 {
+    let sample = |_| {
+        let began = Instant::now();
+        for _ in 0..1_000 {
+            std::hint::black_box(question());
+        }
+        began.elapsed().as_secs_f64() / 1_000.0
+    };
+    median((0..21).map(sample).collect())
+}
+
+fn processor_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
