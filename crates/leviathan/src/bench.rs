@@ -5,6 +5,7 @@
 
 mod attempt;
 mod large_repository;
+mod launch;
 
 use serde::Serialize;
 
@@ -22,12 +23,15 @@ enum Subject {
     /// An attempt beside its agent and its checks, against `git worktree add`, `git diff` and `git push` of the
     /// same change
     Attempt(attempt::Arguments),
+    /// Attempts launched as Jobs, until so many are live at once
+    Launch(launch::Arguments),
 }
 
 /// Measures, and says whether the goal is met.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     match &arguments.subject {
         Subject::Attempt(arguments) => attempt::run(arguments),
+        Subject::Launch(arguments) => launch::run(arguments),
     }
 }
 
@@ -35,26 +39,49 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
 #[derive(Debug, Clone, Serialize)]
 struct Goal {
     goal: &'static str,
-    /// What the product took, in seconds.
+    /// What the product took in seconds, or came to per second.
     measured: f64,
-    /// What it is held against, in seconds.
+    /// What it is held against, in the same unit.
     limit: f64,
     /// The first through the second.
     ratio: f64,
-    /// The ratio at which the goal is met just so.
-    target: f64,
-    met: bool,
+    /// The ratio at which the goal is met just so. None for what is told and is no goal.
+    target: Option<f64>,
+    met: Option<bool>,
+    #[serde(skip)]
+    bound: &'static str,
 }
 
 impl Goal {
     /// A goal to stay within `target` times `limit`.
     fn at_most(target: f64, goal: &'static str, measured: f64, limit: f64) -> Self {
-        let ratio = measured / limit;
-        Self { goal, measured, limit, ratio, target, met: ratio <= target }
+        let told = Self::told(goal, measured, limit);
+        Self { target: Some(target), met: Some(told.ratio <= target), bound: "at most", ..told }
+    }
+
+    /// A goal to reach `target` times `limit`.
+    fn at_least(target: f64, goal: &'static str, measured: f64, limit: f64) -> Self {
+        let told = Self::told(goal, measured, limit);
+        Self { target: Some(target), met: Some(told.ratio >= target), bound: "at least", ..told }
+    }
+
+    /// What is worth knowing and decides nothing.
+    fn told(goal: &'static str, measured: f64, limit: f64) -> Self {
+        Self { goal, measured, limit, ratio: measured / limit, target: None, met: None, bound: "" }
     }
 
     fn answer(&self) -> Answer {
-        if self.met { Answer::Yes } else { Answer::No }
+        if self.met == Some(false) { Answer::No } else { Answer::Yes }
+    }
+
+    /// The ratio, and what it comes to, in words.
+    fn verdict(&self) -> String {
+        let Self { ratio, bound, .. } = self;
+        match (self.target, self.met) {
+            (Some(target), Some(true)) => format!("ratio {ratio:.2}, {bound} {target:.1}: met"),
+            (Some(target), _) => format!("ratio {ratio:.2}, {bound} {target:.1}: missed"),
+            (None, _) => format!("ratio {ratio:.2}"),
+        }
     }
 }
 
@@ -68,6 +95,27 @@ fn median(mut measurements: Vec<f64>) -> f64 {
     }
 }
 
+/// The measurement that so large a part of all does not exceed.
+fn percentile(mut measurements: Vec<f64>, part: f64) -> f64 {
+    measurements.sort_by(f64::total_cmp);
+    let within = |index: usize| index as f64 >= part * measurements.len() as f64;
+    let index = (1..=measurements.len()).find(|index| within(*index));
+    index.map_or(f64::NAN, |index| measurements[index - 1])
+}
+
+fn print_row(name: &str, number: f64) {
+    anstream::println!("  {name:<48}{number:>9.3}");
+}
+
+/// What the numbers depend on, in words.
+fn machine() -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (kernel, load) = (read("/proc/sys/kernel/osrelease"), read("/proc/loadavg"));
+    let load = load.split(' ').next().unwrap_or_default();
+    format!("{cores} cores, Linux {}, load {load} in the last minute", kernel.trim())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,8 +123,22 @@ mod tests {
     #[test]
     fn a_goal_is_met_up_to_its_target_and_no_further() {
         for (measured, met) in [(0.5, true), (4.0, true), (4.1, false), (f64::NAN, false)] {
-            assert_eq!(Goal::at_most(2.0, "some-goal", measured, 2.0).met, met, "{measured}");
+            assert_eq!(Goal::at_most(2.0, "some-goal", measured, 2.0).met, Some(met), "{measured}");
         }
+        for (measured, met) in [(40.0, true), (20.0, true), (19.9, false), (f64::NAN, false)] {
+            assert_eq!(Goal::at_least(1.0, "some-goal", measured, 20.0).met, Some(met), "{measured}");
+        }
+        assert_eq!(Goal::told("no-goal", 9.0, 3.0).verdict(), "ratio 3.00");
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_measurements() {
+        let hundred = || (1..=100).rev().map(f64::from).collect();
+        for (part, expected) in [(0.5, 50.0), (0.99, 99.0), (1.0, 100.0)] {
+            assert_eq!(percentile(hundred(), part), expected);
+        }
+        assert_eq!(percentile(vec![7.0], 0.99), 7.0);
+        assert!(percentile(Vec::new(), 0.5).is_nan());
     }
 
     #[test]

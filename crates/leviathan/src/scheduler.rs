@@ -149,12 +149,7 @@ pub(crate) fn token_file(data: &Path) -> PathBuf {
 impl Settings {
     /// What a scheduler is told when nobody tells it anything but by the environment.
     pub(crate) fn from_environment() -> anyhow::Result<Self> {
-        #[derive(clap::Parser)]
-        struct Alone {
-            #[command(flatten)]
-            settings: Settings,
-        }
-        Ok(<Alone as clap::Parser>::try_parse_from(["leviathan"])?.settings)
+        from_environment()
     }
 
     /// The configuration of a scheduler that works in the data folder `data`.
@@ -190,6 +185,28 @@ impl Settings {
             data,
         })
     }
+}
+
+/// What a part of the command line says when only the environment speaks.
+fn from_environment<T: Args>() -> anyhow::Result<T> {
+    #[derive(clap::Parser)]
+    struct Alone<T: Args> {
+        #[command(flatten)]
+        settings: T,
+    }
+    Ok(<Alone<T> as clap::Parser>::try_parse_from(["leviathan"])?.settings)
+}
+
+/// The configuration `config` for a namespace of a cluster, with what the environment says of launchers. Begins to
+/// listen to the cluster.
+pub(crate) fn in_cluster(
+    config: Config,
+    client: kube::Client,
+    namespace: &str,
+    image: &str,
+) -> anyhow::Result<Config> {
+    let settings: LauncherSettings = from_environment()?;
+    Ok(settings.with(client, namespace, image.to_owned(), config))
 }
 
 /// The same after a restart, and another one for another machine or data folder: by it a scheduler knows which

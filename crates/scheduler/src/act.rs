@@ -2,7 +2,7 @@
 //! answer and no error: the next pass sees what became of it.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::types::{ClaimRequest, DispatchRequest, Dispatched, LostRequest};
 use api::{Client, ClientError, ErrorCode};
@@ -50,10 +50,12 @@ pub(crate) async fn claim(
     request: &ClaimRequest,
     report: &mut Report,
 ) -> Result<bool, ClientError> {
+    let asked = Instant::now();
     let Some(dispatched) = unless_overtaken(config.client.claim(request).await)? else {
         tracing::debug!(target.id = %request.target_id, task.id = %request.task_id, "the task is not claimable any more");
         return Ok(false);
     };
+    report.claims.push(asked.elapsed());
     config.fault.reach("after_claim");
     let Dispatched { attempt_id, n, .. } = &dispatched;
     tracing::info!(target.id = %request.target_id, task.id = %request.task_id, attempt.id = %attempt_id, n, "claimed a task");

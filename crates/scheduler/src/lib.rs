@@ -85,6 +85,8 @@ pub struct Report {
     pub problems: Vec<String>,
     /// How many executors were started.
     pub launched: usize,
+    /// How long the control plane took to grant each claim, as it was seen from here.
+    pub claims: Vec<Duration>,
 }
 
 /// Why there can be no pass at all.
@@ -173,7 +175,7 @@ pub async fn run_once(config: Config, mut stop: watch::Receiver<bool>) -> Result
     }
     let (_claim_nothing, nothing) = watch::channel(true);
     let last = scheduler.pass(&nothing).await?;
-    Ok(Report { launched: first.launched + last.launched, ..last })
+    Ok(Report { launched: first.launched + last.launched, claims: first.claims, ..last })
 }
 
 impl Scheduler {
@@ -210,7 +212,7 @@ impl Scheduler {
             Err(error) => {
                 let problems = vec![error.to_string()];
                 self.show(problems.clone());
-                Report { problems, launched: 0 }
+                Report { problems, ..Report::default() }
             }
         };
         let report = PassReport {

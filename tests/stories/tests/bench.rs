@@ -10,14 +10,16 @@ use serde_json::Value;
 
 /// A repository that is small enough for a test.
 const SMALL: [&str; 8] = ["bench", "attempt", "--files", "500", "--commits", "50", "--rounds", "1"];
+/// So few attempts that a test can wait for them.
+const FEW: [&str; 4] = ["bench", "launch", "--attempts", "20"];
 
-fn measured(more: &[&str]) -> Finished {
+fn measured(subject: &[&str], more: &[&str]) -> Finished {
     let home = tempfile::tempdir().unwrap();
     let temporary = home.path().join("temporary");
     std::fs::create_dir(&temporary).unwrap();
     let mut command = Command::new(program("leviathan"));
     command
-        .args(SMALL)
+        .args(subject)
         .args(more)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -25,13 +27,13 @@ fn measured(more: &[&str]) -> Finished {
         .env("TMPDIR", &temporary)
         .current_dir(home.path());
     let finished = Finished::of(&mut command);
-    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "the repository is removed again");
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "what was measured on is removed again");
     finished
 }
 
 #[test]
 fn the_overhead_of_an_attempt_is_one_object_on_a_line() {
-    let finished = measured(&["--json"]);
+    let finished = measured(&SMALL, &["--json"]);
     let goal: Value = serde_json::from_str(&finished.stdout).unwrap();
     assert_eq!(finished.stdout.lines().count(), 1);
     let mut names: Vec<&String> = goal.as_object().unwrap().keys().collect();
@@ -47,7 +49,7 @@ fn the_overhead_of_an_attempt_is_one_object_on_a_line() {
 
 #[test]
 fn the_table_names_every_step_and_the_ratio() {
-    let shown = measured(&[]).stdout;
+    let shown = measured(&SMALL, &[]).stdout;
     for row in [
         "500 files, 50 commits",
         "git worktree add",
@@ -61,6 +63,46 @@ fn the_table_names_every_step_and_the_ratio() {
         "open the pull request",
         "complete the attempt",
         "at most 2.0",
+    ] {
+        assert!(shown.contains(row), "{row} is missing in\n{shown}");
+    }
+}
+
+/// That every attempt has exactly one Job, one pod and one token is checked by the benchmark itself, which fails
+/// otherwise.
+#[test]
+fn launches_are_told_as_one_object_a_line_with_what_decides() {
+    let finished = measured(&FEW, &["--json"]);
+    let goals: Vec<Value> = finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let rows = [
+        ("launch-rate", true),
+        ("launch-overhead", false),
+        ("claim-latency-p50", true),
+        ("claim-latency-p99", true),
+        ("steady-pass", false),
+    ];
+    assert_eq!(goals.len(), rows.len(), "{}{}", finished.stdout, finished.stderr);
+    for (goal, (name, decides)) in goals.iter().zip(rows) {
+        assert_eq!(goal["goal"], name);
+        let number = |name: &str| goal[name].as_f64().unwrap();
+        assert!((number("ratio") - number("measured") / number("limit")).abs() < 1e-9, "{goal}");
+        assert_eq!((goal["target"].is_number(), goal["met"].is_boolean()), (decides, decides), "{goal}");
+    }
+    assert_eq!(goals[0]["limit"], 20.0);
+    let is_missed = goals.iter().any(|goal| goal["met"] == false);
+    assert_eq!(finished.code, i32::from(is_missed), "{}", finished.stderr);
+}
+
+#[test]
+fn the_table_of_launches_names_what_was_measured() {
+    let shown = measured(&FEW, &[]).stdout;
+    for row in [
+        "20 attempts live at once, 10 targets",
+        "the slowest",
+        "the same calls without a scheduler",
+        "p99",
+        "one write and fdatasync of as much",
+        "a whole pass",
     ] {
         assert!(shown.contains(row), "{row} is missing in\n{shown}");
     }

@@ -17,7 +17,7 @@ use model::Event;
 use model::event::{EventKind, Timestamp};
 use tokio::sync::watch;
 
-use super::{Goal, large_repository, median};
+use super::{Goal, large_repository, machine, median, print_row};
 use crate::plain_git::git;
 use crate::scheduler::Settings;
 use crate::{Answer, up};
@@ -324,19 +324,5 @@ fn print_table(arguments: &Arguments, rounds: &[Round], goal: &Goal) {
         print_row(name, median(rounds.iter().map(|round| round.attempt[index]).collect()));
     }
     print_row("together", goal.measured);
-    let verdict = if goal.met { "met" } else { "missed" };
-    anstream::println!("\nratio {:.2}, at most {:.1}: {verdict}", goal.ratio, goal.target);
-}
-
-fn print_row(name: &str, seconds: f64) {
-    anstream::println!("  {name:<32}{seconds:>9.3}");
-}
-
-/// What the numbers depend on, in words.
-fn machine() -> String {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (kernel, load) = (read("/proc/sys/kernel/osrelease"), read("/proc/loadavg"));
-    let load = load.split(' ').next().unwrap_or_default();
-    format!("{cores} cores, Linux {}, load {load} in the last minute", kernel.trim())
+    anstream::println!("\n{}", goal.verdict());
 }

@@ -95,7 +95,7 @@ impl LauncherSettings {
     }
 
     async fn in_cluster(self, config: Config) -> anyhow::Result<Config> {
-        let Some(image) = self.image else {
+        let Some(image) = self.image.clone() else {
             bail!("LEVIATHAN_IMAGE is not set: name the image with this program, which Jobs are made from")
         };
         let mut access = kube::Config::infer().await.context(
@@ -103,8 +103,13 @@ impl LauncherSettings {
         )?;
         // Trying again is the next pass, not a call that sleeps.
         access.default_retry = false;
-        let namespace = self.namespace.unwrap_or_else(|| access.default_namespace.clone());
+        let namespace = self.namespace.clone().unwrap_or_else(|| access.default_namespace.clone());
         let client = kube::Client::try_from(access).context("the cluster cannot be spoken to")?;
+        Ok(self.with(client, &namespace, image, config))
+    }
+
+    /// The same with a cluster that is known already. Begins to listen to it.
+    pub(super) fn with(self, client: kube::Client, namespace: &str, image: String, config: Config) -> Config {
         let settings = kubernetes::Settings {
             executor_image: self.executor_image.unwrap_or_else(|| image.clone()),
             image,
@@ -120,15 +125,15 @@ impl LauncherSettings {
             pending_after: self.pending_after,
             environment: passed_on(),
         };
-        let launcher = Kubernetes::new(client.clone(), namespace.clone(), settings);
+        let launcher = Kubernetes::new(client.clone(), namespace.to_owned(), settings);
         launcher.listen();
         let holder = config.actor.to_string();
-        Ok(Config {
+        Config {
             launcher: Launcher::Kubernetes(Box::new(launcher)),
-            config_maps: Some(ConfigMaps::new(client.clone(), &namespace)),
-            leadership: Some(Leadership::new(client, &namespace, self.lease, holder)),
+            config_maps: Some(ConfigMaps::new(client.clone(), namespace)),
+            leadership: Some(Leadership::new(client, namespace, self.lease, holder)),
             ..config
-        })
+        }
     }
 }
 
