@@ -4,8 +4,10 @@
 //! the goal. What is measured, and how, is in `docs/performance.md`.
 
 mod attempt;
+mod journal;
 mod large_repository;
 mod launch;
+mod replay;
 
 use serde::Serialize;
 
@@ -25,6 +27,10 @@ enum Subject {
     Attempt(attempt::Arguments),
     /// Attempts launched as Jobs, until so many are live at once
     Launch(launch::Arguments),
+    /// Events recorded under load and one by one, against plain writes and syncs
+    Journal(journal::Arguments),
+    /// A start on a long log, and what questions and appends cost on it
+    Replay(replay::Arguments),
 }
 
 /// Measures, and says whether the goal is met.
@@ -32,6 +38,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     match &arguments.subject {
         Subject::Attempt(arguments) => attempt::run(arguments),
         Subject::Launch(arguments) => launch::run(arguments),
+        Subject::Journal(arguments) => journal::run(arguments),
+        Subject::Replay(arguments) => replay::run(arguments),
     }
 }
 
@@ -83,6 +91,23 @@ impl Goal {
             (None, _) => format!("ratio {ratio:.2}"),
         }
     }
+}
+
+/// Prints the goals, as JSON objects or below a table, and says whether all are met.
+fn show(goals: &[Goal], json: bool, print_table: impl FnOnce()) -> anyhow::Result<Answer> {
+    if json {
+        for goal in goals {
+            anstream::println!("{}", serde_json::to_string(goal)?);
+        }
+    } else {
+        print_table();
+        anstream::println!();
+        for goal in goals {
+            anstream::println!("{}: {}", goal.goal, goal.verdict());
+        }
+    }
+    let is_missed = goals.iter().any(|goal| goal.answer() == Answer::No);
+    Ok(if is_missed { Answer::No } else { Answer::Yes })
 }
 
 /// The middle one of some measurements, or the mean of the two in the middle.

@@ -1,0 +1,77 @@
+//! `leviathan bench replay`: what a long log costs, at the start and after it.
+
+use anyhow::Context;
+use control_plane::measure;
+
+use super::{Goal, machine, print_row, show};
+use crate::Answer;
+
+/// A start may spend so much less than reading and hashing the events alone would.
+const REPLAY_TARGET: f64 = 0.7;
+/// A million events take so many seconds on two free cores.
+const COLD_PER_MILLION: f64 = 2.0;
+/// Verifying may be so much slower than hashing.
+const VERIFY_TARGET: f64 = 0.8;
+/// With a long log an append may take so many times what it takes with a short one,
+const APPEND_TARGET: f64 = 1.1;
+/// and a look-up so many times.
+const FIND_TARGET: f64 = 1.2;
+/// How long the short log is.
+const SHORT: u64 = 1_000;
+
+/// What `leviathan bench replay` is told.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How many events the log has
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
+    events: u64,
+    /// Write JSON objects, one a line, instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures, prints, and says whether the goals are met.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
+    let folder = tempfile::Builder::new().prefix("leviathan-bench-").tempdir()?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
+    let (short, long) = runtime.block_on(async {
+        let short = measure::replay(folder.path(), SHORT).await?;
+        anyhow::Ok((short, measure::replay(folder.path(), arguments.events).await?))
+    })?;
+    let events = long.events as f64;
+    let goals = [
+        Goal::at_least(REPLAY_TARGET, "G4-replay", events / long.cold_cpu, events / long.parse_and_hash),
+        Goal::at_most(1.0, "G4-cold", long.cold, COLD_PER_MILLION * events / 1e6),
+        Goal::at_least(VERIFY_TARGET, "G5-verify", events / long.verify, events / long.hash),
+        Goal::at_most(APPEND_TARGET, "G6-append", long.append, short.append),
+        Goal::at_most(FIND_TARGET, "G6-summary", long.summary, short.summary),
+        Goal::at_most(FIND_TARGET, "G6-find", long.find, short.find),
+    ];
+    show(&goals, arguments.json, || {
+        anstream::println!("{}\n", machine());
+        anstream::println!("{} events, {} MiB", long.events, long.bytes >> 20);
+        print_row("a start, seconds", long.cold);
+        print_row("of these processor seconds", long.cold_cpu);
+        print_row("reading and hashing every event, processor seconds", long.parse_and_hash);
+        print_row("verifying the files, seconds", long.verify);
+        print_row("hashing the files, seconds", long.hash);
+        print_row("most memory so far, MiB", most_memory());
+        anstream::println!("\nwith {} and with {} events, microseconds", short.events, long.events);
+        for (what, short, long) in [
+            ("one durable event", short.append, long.append),
+            ("the numbers of the summary", short.summary, long.summary),
+            ("the events of one attempt", short.find, long.find),
+        ] {
+            print_row(what, short * 1e6);
+            print_row("", long * 1e6);
+        }
+    })
+}
+
+/// The most memory that this process ever had, in MiB.
+fn most_memory() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    kib.map_or(f64::NAN, |kib| kib / 1024.0)
+}
