@@ -15,12 +15,14 @@ pub(crate) struct Leases {
     started: Instant,
     renewed: HashMap<AttemptId, Instant>,
     activities: HashMap<AttemptId, String>,
+    /// How many leases there are when it is worth looking for those of attempts that have ended.
+    crowded: usize,
 }
 
 impl Leases {
     /// No lease is known yet; the process starts `now`.
     pub(crate) fn new(length: Duration, now: Instant) -> Self {
-        Self { length, started: now, renewed: HashMap::new(), activities: HashMap::new() }
+        Self { length, started: now, renewed: HashMap::new(), activities: HashMap::new(), crowded: 0 }
     }
 
     /// How long a lease lasts.
@@ -49,11 +51,16 @@ impl Leases {
         (since + self.length).saturating_duration_since(now)
     }
 
-    /// Forgets attempts that have ended.
+    /// Forgets attempts that have ended, once there are twice as many as were live the last time: looking at each of
+    /// a thousand in every claim takes longer than the rest of the claim.
     pub(crate) fn forget_ended(&mut self, graph: &Graph) {
+        if self.renewed.len() < self.crowded {
+            return;
+        }
         let is_live = |id: &AttemptId| graph.attempt(id).is_some_and(|it| !it.state.is_terminal());
         self.renewed.retain(|id, _| is_live(id));
         self.activities.retain(|id, _| is_live(id));
+        self.crowded = 2 * self.renewed.len();
     }
 }
 
@@ -75,5 +82,17 @@ mod tests {
         assert_eq!(leases.remaining(&attempt, start + Duration::from_secs(999)), Duration::ZERO);
         leases.forget_ended(&Graph::default());
         assert_eq!(leases.remaining(&attempt, start + Duration::from_secs(130)), Duration::ZERO);
+    }
+    #[test]
+    fn ended_attempts_are_forgotten_when_there_are_many() {
+        let now = Instant::now();
+        let mut leases = Leases::new(Duration::from_secs(120), now);
+        leases.crowded = 2;
+        let nothing_is_live = Graph::default();
+        for (id, kept) in [("attempt-a", 1), ("attempt-b", 0), ("attempt-c", 0)] {
+            leases.renew(&AttemptId::parse(id).unwrap(), now);
+            leases.forget_ended(&nothing_is_live);
+            assert_eq!(leases.renewed.len(), kept, "{id}");
+        }
     }
 }
