@@ -31,6 +31,7 @@ mod canonical;
 mod chain;
 mod line;
 mod merkle;
+mod note;
 mod scan;
 
 pub use bundle::{Bundle, BundleError, BundleId, BundleIdError, Lines, MAX_BUNDLE_BYTES, MAX_BUNDLE_EVENTS};
@@ -41,6 +42,7 @@ pub use merkle::{
     Frontier, FrontierError, Subtree, TreeHash, Unproven, prove_consistency, prove_inclusion, root_of,
     verify_consistency, verify_inclusion,
 };
+pub use note::{KeyError, KeyName, Note, NoteError, SigningKey, VerifierKey};
 pub use scan::{Damage, DamageProblem, Scan, Tail, scan};
 
 use line::decimal;
