@@ -29,6 +29,7 @@
 mod bundle;
 mod canonical;
 mod chain;
+mod checkpoint;
 mod line;
 mod merkle;
 mod note;
@@ -37,6 +38,7 @@ mod scan;
 pub use bundle::{Bundle, BundleError, BundleId, BundleIdError, Lines, MAX_BUNDLE_BYTES, MAX_BUNDLE_EVENTS};
 pub use canonical::{BodyError, BodyProblem, CanonicalBody, MAX_BODY_BYTES, MAX_DEPTH};
 pub use chain::{ChainHash, Head, Record};
+pub use checkpoint::{Checkpoint, CheckpointError};
 pub use line::{Commit, Line, LineError};
 pub use merkle::{
     Frontier, FrontierError, Subtree, TreeHash, Unproven, prove_consistency, prove_inclusion, root_of,
