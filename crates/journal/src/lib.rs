@@ -34,6 +34,7 @@ mod line;
 mod merkle;
 mod note;
 mod scan;
+mod tile;
 
 pub use bundle::{Bundle, BundleError, BundleId, BundleIdError, Lines, MAX_BUNDLE_BYTES, MAX_BUNDLE_EVENTS};
 pub use canonical::{BodyError, BodyProblem, CanonicalBody, MAX_BODY_BYTES, MAX_DEPTH};
@@ -46,5 +47,6 @@ pub use merkle::{
 };
 pub use note::{KeyError, KeyName, Note, NoteError, SigningKey, VerifierKey};
 pub use scan::{Damage, DamageProblem, Scan, Tail, scan};
+pub use tile::{TILE_WIDTH, Tile, TileHashes, TilePathError, TileSizeError, TileWriter, subtree_hash};
 
 use line::decimal;
