@@ -33,6 +33,7 @@ mod checkpoint;
 mod line;
 mod merkle;
 mod note;
+mod proof;
 mod scan;
 mod tile;
 
@@ -46,6 +47,7 @@ pub use merkle::{
     verify_consistency, verify_inclusion,
 };
 pub use note::{KeyError, KeyName, Note, NoteError, SigningKey, VerifierKey};
+pub use proof::{InclusionProof, ProofError};
 pub use scan::{Damage, DamageProblem, Scan, Tail, scan};
 pub use tile::{TILE_WIDTH, Tile, TileHashes, TilePathError, TileSizeError, TileWriter, subtree_hash};
 
