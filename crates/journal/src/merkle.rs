@@ -313,7 +313,7 @@ pub fn verify_consistency(
 }
 
 /// The complete subtrees that make up a tree of `size` leaves, largest first.
-fn peaks(size: u64) -> impl Iterator<Item = Subtree> {
+pub(crate) fn peaks(size: u64) -> impl Iterator<Item = Subtree> {
     let heights = (0..64_u8).rev().filter(move |height| size >> height & 1 == 1);
     // Everything left of it is a multiple of its size, because everything left of it is larger.
     heights.map(move |height| Subtree { height, index: (size >> height) - 1 })

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use crate::merkle::{Frontier, Subtree};
+use crate::merkle::{Frontier, Subtree, Unproven, peaks, prove_inclusion, verify_inclusion};
 use crate::{TreeHash, decimal};
 
 /// How many levels of the tree one tile spans.
@@ -202,6 +202,31 @@ impl TileHashes {
     /// The root over its hashes: what a full tile is in the tile above.
     pub fn root(&self) -> TreeHash {
         root(&self.hashes)
+    }
+
+    /// Whether each of its hashes leads to `root`, the root of a tree of `size` leaves whose tiles `read` knows.
+    /// What `read` answers need not be true: a wrong answer proves nothing.
+    pub fn verify<E: From<Unproven>>(
+        &self,
+        size: u64,
+        root: TreeHash,
+        mut read: impl FnMut(Tile) -> Result<TileHashes, E>,
+    ) -> Result<(), E> {
+        let mut start = 0;
+        for part in peaks(u64::from(self.tile.width)) {
+            let count = 1_usize << part.height;
+            let hash = self::root(&self.hashes[start..start + count]);
+            let height = self.tile.level * HEIGHT + part.height;
+            let index = (self.tile.index * u64::from(TILE_WIDTH) + start as u64) >> part.height;
+            let first = index.checked_shl(u32::from(height)).filter(|first| first >> height == index);
+            let first = first.filter(|first| *first < size).ok_or(Unproven::NoSuchLeaf { index, size })?;
+            let path = prove_inclusion(first, size, |subtree| subtree_hash(subtree, size, &mut read))?;
+            // Up to its own height, the way of its first leaf runs inside the subtree.
+            let path = path.get(usize::from(height)..).unwrap_or_default();
+            verify_inclusion(hash, index, ((size - 1) >> height) + 1, path, root)?;
+            start += count;
+        }
+        Ok(())
     }
 }
 

@@ -106,6 +106,18 @@ fn tiles_that_are_cut_as_the_tree_grows_give_every_root_and_proof() {
         }
     };
     let (last, last_root) = *sizes.last().unwrap();
+    for tile in Tile::between(0, last).step_by(17).chain(Tile::between(last - 1, last)) {
+        let found = read(&stored)(tile).unwrap();
+        let verify = |tile: &TileHashes| {
+            tile.verify(last, last_root, |tile| read(&stored)(tile).map_err(|_| Unproven::Root))
+        };
+        assert_eq!(verify(&found), Ok(()), "{tile}");
+        for n in [0, found.hashes.len() / 2, found.hashes.len() - 1] {
+            let mut wrong = found.clone();
+            wrong.hashes[n] = leaf(last);
+            assert!(verify(&wrong).is_err(), "{tile}, hash {n}");
+        }
+    }
     for (size, root) in &sizes {
         assert_eq!(root_of(*size, at(*size, &stored)), Ok(*root));
         let proof = prove_consistency(*size, last, at(last, &stored)).unwrap();
