@@ -46,14 +46,21 @@ pub enum Body {
     Json(fn(&mut SchemaGenerator) -> Schema),
     /// Bytes.
     Bytes,
+    /// Text of this media type.
+    Text(&'static str),
 }
+
+/// Text for people and for programs that know its format.
+const PLAIN: Body = Body::Text("text/plain");
+/// One JSON value in each line.
+const LINES: Body = Body::Text("application/x-ndjson");
 
 /// One route.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
     /// How it is called.
     pub method: Method,
-    /// Its path; `{name}` stands for one segment.
+    /// Its path; `{name}` stands for one segment, `{*name}` for all that follow.
     pub path: &'static str,
     /// Who may call it.
     pub access: Access,
@@ -100,6 +107,11 @@ const fn post(
 }
 
 impl Route {
+    /// Its path as OpenAPI spells it, which has no word for several segments.
+    pub fn template(&self) -> String {
+        self.path.replace("{*", "{")
+    }
+
     const fn query(self, query: fn(&mut SchemaGenerator) -> Schema) -> Self {
         Self { query: Some(query), ..self }
     }
@@ -145,6 +157,40 @@ pub const ROUTES: &[Route] = &[
     .limit(BUNDLE),
     get("/v1/events", Access::Operator, "The log, filtered and in order.", json::<types::EventsPage>())
         .query(object::<types::EventsQuery>),
+    get(
+        "/v1/log/checkpoint",
+        Access::Operator,
+        "Size and root of the log at its newest checkpoint, signed: a note as C2SP tlog-checkpoint has it.",
+        PLAIN,
+    ),
+    get("/v1/log/vkey", Access::Operator, "The key that verifies the log's checkpoints.", PLAIN),
+    get(
+        "/v1/log/tile/{*path}",
+        Access::Operator,
+        "Hashes of the tree over the log: the tile `LEVEL/INDEX`, or `LEVEL/INDEX.p/WIDTH`, as C2SP tlog-tiles has it.",
+        Body::Bytes,
+    ),
+    get(
+        "/v1/log/proof",
+        Access::Operator,
+        "The proof that an event is in the log: a text as C2SP tlog-proof has it. Waits for the checkpoint that covers the event.",
+        PLAIN,
+    )
+    .query(object::<types::ProofQuery>),
+    get(
+        "/v1/log/consistency",
+        Access::Operator,
+        "The proof that the log of one size begins with that of another: hashes in base64, as RFC 6962 orders them.",
+        json::<Vec<String>>(),
+    )
+    .query(object::<types::ConsistencyQuery>),
+    get(
+        "/v1/log/entries",
+        Access::Operator,
+        "Records of the log, each in the bytes that the journal keeps and hashes.",
+        LINES,
+    )
+    .query(object::<types::LogEntriesQuery>),
     get(
         "/v1/graph/summary",
         Access::Operator,

@@ -12,6 +12,7 @@ mod failure;
 mod graph;
 mod guard;
 mod health;
+mod log;
 mod passes;
 mod payload;
 mod steer;
@@ -33,6 +34,7 @@ use tokio::sync::{Semaphore, watch};
 
 use self::failure::Failure;
 use crate::artifacts::Artifacts;
+use crate::checkpoints::Checkpoints;
 use crate::leases::Leases;
 use crate::ledger::Ledger;
 use crate::steering::Stamp;
@@ -40,6 +42,8 @@ use crate::steering::Stamp;
 /// What every handler works with.
 pub(crate) struct App {
     pub(crate) ledger: Ledger,
+    /// None of a log in memory.
+    pub(crate) checkpoints: Option<Checkpoints>,
     pub(crate) artifacts: Artifacts,
     pub(crate) keyring: Keyring,
     pub(crate) leases: Mutex<Leases>,
@@ -58,6 +62,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(health::routes())
         .merge(events::routes())
+        .merge(log::routes())
         .merge(graph::routes())
         .merge(attempts::routes())
         .merge(claims::routes())
