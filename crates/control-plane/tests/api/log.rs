@@ -228,7 +228,8 @@ fn rewrite(data: &Path, changed: u64) {
     let (mut head, mut bytes) = (Head::genesis(&origin), Vec::new());
     for record in bodies {
         let body = record.body().as_str();
-        let body = if record.seq() == changed { body.replace("\"reason ", "\"excuse ") } else { body.to_owned() };
+        let body =
+            if record.seq() == changed { body.replace("\"reason ", "\"excuse ") } else { body.to_owned() };
         let body = CanonicalBody::admit(body.as_bytes()).unwrap();
         let id = BundleId::parse(&format!("b-{}", record.seq())).unwrap();
         let bundle = Bundle::after(head, id, vec![body]).unwrap();
