@@ -178,7 +178,7 @@ fn whatever_is_done_to_a_signed_journal_is_seen_by_two_independent_verifiers() {
         ("two records in another order", swapped.concat().into_bytes(), "record 4"),
         ("two bundles in another order", bundles_swapped.concat().into_bytes(), "record 1"),
         ("a cut end", cut.into_bytes(), "cut off"),
-        ("a cut last line", whole[..whole.len() - 9].as_bytes().to_vec(), "cut off"),
+        ("a cut last line", whole.as_bytes()[..whole.len() - 9].to_vec(), "cut off"),
         ("a rewritten history", rewritten(genesis, forged.into_iter()), "history was rewritten"),
         ("a record less, all computed anew", rewritten(genesis, bodies().into_iter().skip(1)), "cut off"),
         ("a log of another name", rewritten(Head::genesis("other"), bodies().into_iter()), "record 1"),
