@@ -126,6 +126,36 @@ impl Client {
         self.get("/v1/events", query).await
     }
 
+    /// `GET /v1/log/checkpoint`
+    pub async fn log_checkpoint(&self) -> Result<String, ClientError> {
+        self.text("/v1/log/checkpoint", &()).await
+    }
+
+    /// `GET /v1/log/vkey`
+    pub async fn log_vkey(&self) -> Result<String, ClientError> {
+        self.text("/v1/log/vkey", &()).await
+    }
+
+    /// `GET /v1/log/tile/{path}`
+    pub async fn log_tile(&self, path: &str) -> Result<bytes::Bytes, ClientError> {
+        self.bytes(&format!("/v1/log/tile/{path}"), &()).await
+    }
+
+    /// `GET /v1/log/proof`
+    pub async fn log_proof(&self, query: &types::ProofQuery) -> Result<String, ClientError> {
+        self.text("/v1/log/proof", query).await
+    }
+
+    /// `GET /v1/log/consistency`
+    pub async fn log_consistency(&self, query: &types::ConsistencyQuery) -> Result<Vec<String>, ClientError> {
+        self.get("/v1/log/consistency", query).await
+    }
+
+    /// `GET /v1/log/entries`
+    pub async fn log_entries(&self, query: &types::LogEntriesQuery) -> Result<bytes::Bytes, ClientError> {
+        self.bytes("/v1/log/entries", query).await
+    }
+
     /// `GET /v1/graph/summary`
     pub async fn graph_summary(&self) -> Result<types::GraphSummary, ClientError> {
         self.get("/v1/graph/summary", &()).await
@@ -290,6 +320,19 @@ impl Client {
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, ClientError> {
         self.decode(self.send(self.http.get(self.url(path)).query(query)).await?).await
+    }
+
+    async fn bytes(&self, path: &str, query: &impl Serialize) -> Result<bytes::Bytes, ClientError> {
+        let answer = self.send(self.http.get(self.url(path)).query(query)).await?;
+        answer.bytes().await.map_err(|problem| self.unreachable(&problem))
+    }
+
+    async fn text(&self, path: &str, query: &impl Serialize) -> Result<String, ClientError> {
+        let bytes = self.bytes(path, query).await?;
+        String::from_utf8(bytes.into()).map_err(|problem| ClientError::Unreadable {
+            url: self.base.clone(),
+            problem: problem.to_string(),
+        })
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {

@@ -16,7 +16,7 @@ pub fn openapi() -> Value {
     let mut paths = Map::new();
     for route in ROUTES {
         let operation = operation(route, &error, &mut generator);
-        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        let path = paths.entry(route.template()).or_insert_with(|| json!({}));
         path[route.method.as_str().to_ascii_lowercase()] = operation;
     }
     json!({
@@ -49,7 +49,7 @@ fn operation(route: &Route, error: &Schema, generator: &mut schemars::SchemaGene
     });
     match route.request {
         Body::Empty => {}
-        Body::Json(_) | Body::Bytes | Body::EventStream | Body::Metrics => {
+        Body::Json(_) | Body::Bytes | Body::Text(_) => {
             operation["requestBody"] =
                 json!({ "required": true, "content": content(route.request, generator) });
         }
@@ -62,13 +62,13 @@ fn content(body: Body, generator: &mut schemars::SchemaGenerator) -> Value {
         Body::Empty => json!({}),
         Body::Json(schema) => json!({ "application/json": { "schema": schema(generator) } }),
         Body::Bytes => json!({ "application/octet-stream": {} }),
-        Body::EventStream => json!({ "text/event-stream": {} }),
-        Body::Metrics => json!({ "application/openmetrics-text": {} }),
+        Body::Text(media_type) => json!({ media_type: { "schema": { "type": "string" } } }),
     }
 }
 
 fn parameters(route: &Route, generator: &mut schemars::SchemaGenerator) -> Vec<Value> {
-    let in_path = route.path.split('/').filter_map(|segment| {
+    let template = route.template();
+    let in_path = template.split('/').filter_map(|segment| {
         let name = segment.strip_prefix('{')?.strip_suffix('}')?;
         Some(json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
     });

@@ -46,18 +46,21 @@ pub enum Body {
     Json(fn(&mut SchemaGenerator) -> Schema),
     /// Bytes.
     Bytes,
-    /// Events as they happen, as a browser's `EventSource` reads them.
-    EventStream,
-    /// Text for Prometheus.
-    Metrics,
+    /// Text of this media type.
+    Text(&'static str),
 }
+
+/// Text for people and for programs that know its format.
+const PLAIN: Body = Body::Text("text/plain");
+/// One JSON value in each line.
+const LINES: Body = Body::Text("application/x-ndjson");
 
 /// One route.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
     /// How it is called.
     pub method: Method,
-    /// Its path; `{name}` stands for one segment.
+    /// Its path; `{name}` stands for one segment, `{*name}` for all that follow.
     pub path: &'static str,
     /// Who may call it.
     pub access: Access,
@@ -104,6 +107,11 @@ const fn post(
 }
 
 impl Route {
+    /// Its path as OpenAPI spells it, which has no word for several segments.
+    pub fn template(&self) -> String {
+        self.path.replace("{*", "{")
+    }
+
     const fn query(self, query: fn(&mut SchemaGenerator) -> Schema) -> Self {
         Self { query: Some(query), ..self }
     }
@@ -138,7 +146,7 @@ pub const ROUTES: &[Route] = &[
         "Whether the log can be written, and how far it was verified.",
         json::<types::Readiness>(),
     ),
-    get("/metrics", Access::Operator, "What is to be watched, for Prometheus.", Body::Metrics),
+    get("/metrics", Access::Operator, "What is to be watched, for Prometheus.", Body::Text("application/openmetrics-text")),
     get("/openapi.json", Access::Public, "This document.", json::<serde_json::Value>()),
     post(
         "/v1/events/ingest",
@@ -155,9 +163,43 @@ pub const ROUTES: &[Route] = &[
         Access::Operator,
         "The log from `after` or `Last-Event-ID` on, filtered, then every event as it is recorded: `id` is its seq, \
          `data` the event. `limit` and `newest` do not fit.",
-        Body::EventStream,
+        Body::Text("text/event-stream"),
     )
     .query(object::<types::EventsQuery>),
+    get(
+        "/v1/log/checkpoint",
+        Access::Operator,
+        "Size and root of the log at its newest checkpoint, signed: a note as C2SP tlog-checkpoint has it.",
+        PLAIN,
+    ),
+    get("/v1/log/vkey", Access::Operator, "The key that verifies the log's checkpoints.", PLAIN),
+    get(
+        "/v1/log/tile/{*path}",
+        Access::Operator,
+        "Hashes of the tree over the log: the tile `LEVEL/INDEX`, or `LEVEL/INDEX.p/WIDTH`, as C2SP tlog-tiles has it.",
+        Body::Bytes,
+    ),
+    get(
+        "/v1/log/proof",
+        Access::Operator,
+        "The proof that an event is in the log: a text as C2SP tlog-proof has it. Waits for the checkpoint that covers the event.",
+        PLAIN,
+    )
+    .query(object::<types::ProofQuery>),
+    get(
+        "/v1/log/consistency",
+        Access::Operator,
+        "The proof that the log of one size begins with that of another: hashes in base64, as RFC 6962 orders them.",
+        json::<Vec<String>>(),
+    )
+    .query(object::<types::ConsistencyQuery>),
+    get(
+        "/v1/log/entries",
+        Access::Operator,
+        "Records of the log, each in the bytes that the journal keeps and hashes.",
+        LINES,
+    )
+    .query(object::<types::LogEntriesQuery>),
     get(
         "/v1/graph/summary",
         Access::Operator,

@@ -9,7 +9,8 @@ use model::event::{
 use model::graph::{Failure, Invalidation, Pause, PullRequest, Unregistration};
 use model::select::TargetLimits;
 use model::{
-    ActorId, AttemptId, AttemptState, BranchName, CommitId, Digest, Epoch, Event, Seq, TargetId, TaskId,
+    ActorId, AttemptId, AttemptState, BranchName, CommitId, Digest, Epoch, Event, EventId, Seq, TargetId,
+    TaskId,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -121,6 +122,36 @@ pub struct EventsPage {
     pub next_after: u64,
     /// The seq of the last event in the log.
     pub head: u64,
+}
+
+/// What `GET /v1/log/proof` is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProofQuery {
+    /// The event. It must be given.
+    pub event_id: EventId,
+}
+
+/// The two sizes of `GET /v1/log/consistency`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConsistencyQuery {
+    /// The size of the earlier log. It must be given.
+    pub old: u64,
+    /// The size of the later log, not above that of the newest checkpoint. It must be given.
+    pub new: u64,
+}
+
+/// Which records `GET /v1/log/entries` answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogEntriesQuery {
+    /// The seq of the first; 1 unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+    /// At most so many; 1000 unless said, at most 5000. May be fewer, but none only when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
 }
 
 /// `GET /v1/graph/summary`

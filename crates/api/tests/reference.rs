@@ -55,7 +55,7 @@ fn reference() -> String {
         writeln!(text, "| [`{title}`](#{anchor}) | {} | {} |", who(route.access), route.summary).unwrap();
     }
     for route in ROUTES {
-        let operation = &document["paths"][route.path][route.method.as_str().to_lowercase()];
+        let operation = &document["paths"][route.template()][route.method.as_str().to_lowercase()];
         section(&mut text, route, operation);
     }
     errors(&mut text, schemas);
@@ -194,6 +194,12 @@ fn kind(schema: &Value) -> String {
 fn body(content: &Value) -> Option<String> {
     if content["application/octet-stream"].is_object() {
         return Some("bytes".to_owned());
+    }
+    if content["text/plain"].is_object() {
+        return Some("text".to_owned());
+    }
+    if content["application/x-ndjson"].is_object() {
+        return Some("lines of JSON".to_owned());
     }
     let schema = content["application/json"].get("schema")?;
     Some(if schema["$ref"].is_string() { kind(schema) } else { "JSON".to_owned() })

@@ -91,6 +91,11 @@ impl History {
         }
     }
 
+    /// The place of an event.
+    pub(crate) fn seq_of(&self, id: &EventId) -> Option<Seq> {
+        self.known.get(id).map(|known| known.seq)
+    }
+
     /// The seqs of at most `limit` events that fit the filters of `query`, in the order of the log.
     pub(crate) fn find(&self, query: &EventsQuery, limit: usize) -> Vec<u64> {
         let first = query.after.unwrap_or(0).saturating_add(1);

@@ -12,6 +12,7 @@ mod failure;
 mod graph;
 mod guard;
 mod health;
+mod log;
 mod metrics;
 mod passes;
 mod payload;
@@ -36,6 +37,7 @@ use tokio::sync::{Semaphore, watch};
 use self::failure::Failure;
 pub(crate) use self::metrics::Requests;
 use crate::artifacts::Artifacts;
+use crate::checkpoints::Checkpoints;
 use crate::leases::Leases;
 use crate::ledger::Ledger;
 use crate::steering::Stamp;
@@ -43,6 +45,8 @@ use crate::steering::Stamp;
 /// What every handler works with.
 pub(crate) struct App {
     pub(crate) ledger: Ledger,
+    /// None of a log in memory.
+    pub(crate) checkpoints: Option<Checkpoints>,
     pub(crate) artifacts: Artifacts,
     pub(crate) keyring: Keyring,
     pub(crate) leases: Mutex<Leases>,
@@ -67,6 +71,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(metrics::routes())
         .merge(events::routes())
         .merge(stream::routes())
+        .merge(log::routes())
         .merge(graph::routes())
         .merge(attempts::routes())
         .merge(claims::routes())

@@ -298,6 +298,11 @@ impl Ledger {
         Ok(events.into())
     }
 
+    /// The records from `from` on, verified: at most `limit`, and none only when there are none. Reads files.
+    pub(crate) fn records(&self, from: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
+        self.shared.store.read(from, limit)
+    }
+
     /// Why the journal takes no writes any more; `None` while all is well.
     pub(crate) fn stopped(&self) -> watch::Receiver<Option<String>> {
         self.shared.stopped.subscribe()

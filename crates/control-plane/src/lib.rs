@@ -2,11 +2,12 @@
 //!
 //! [`Server`] is all that other crates see. Inside, data flows one way: `http` reads requests and hands proposals
 //! to the `ledger`, which decides on one thread what is recorded, makes it durable in the `store`, takes it into
-//! the `history`, and only then answers. This crate never touches a target's repository and starts no attempt:
+//! the `history`, and only then answers. Behind it, `checkpoints` signs what is durable. This crate never touches a target's repository and starts no attempt:
 //! it records, refuses and tells.
 
 mod admission;
 mod artifacts;
+mod checkpoints;
 mod history;
 mod http;
 mod leases;

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::artifacts::Artifacts;
+use crate::checkpoints::{self, Checkpointer, Checkpoints, Places};
 use crate::http::{self, App};
 use crate::leases::Leases;
 use crate::ledger::Ledger;
@@ -49,8 +50,10 @@ impl Backend {
 pub struct Config {
     /// Where to listen; port 0 takes any that is free.
     pub listen: SocketAddr,
-    /// The folder of `journal/` and `artifacts/`.
+    /// The folder of `journal/`, `artifacts/` and `log-key`.
     pub data: PathBuf,
+    /// The key that signs the log; without it, the one in the file `log-key`, which is made at the first start.
+    pub log_key: Option<SecretString>,
     /// Where the log is kept.
     pub backend: Backend,
     /// The operator's token.
@@ -67,6 +70,7 @@ impl Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             data,
+            log_key: None,
             backend: Backend::Ndjson,
             token,
             lease: Duration::from_secs(120),
@@ -81,6 +85,7 @@ pub struct Server {
     address: SocketAddr,
     app: Arc<App>,
     ledger: JoinHandle<()>,
+    checkpointer: Option<Checkpointer>,
     read_only_for: Duration,
 }
 
@@ -100,12 +105,15 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When the log is in use, damaged or unreadable, and when the address cannot be bound.
+    /// When the log is in use, damaged, unreadable or not the one that its checkpoint was signed for, and when
+    /// the address cannot be bound.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         check_token(&config.token)?;
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || open(&opening)).await;
-        let (ledger, thread, artifacts) = opened.context("opening the journal met a bug")??;
+        let Opened { ledger, thread, checkpoints, artifacts } =
+            opened.context("opening the journal met a bug")??;
+        let (checkpoints, checkpointer) = checkpoints.unzip();
         let listener = TcpListener::bind(config.listen).await.with_context(|| {
             format!("cannot listen on {}: is another control plane running?", config.listen)
         })?;
@@ -115,6 +123,7 @@ impl Server {
         }
         let app = Arc::new(App {
             ledger,
+            checkpoints,
             artifacts,
             keyring: Keyring::new(&config.token),
             leases: Leases::new(config.lease, Instant::now()).into(),
@@ -125,7 +134,7 @@ impl Server {
             requests: http::Requests::default(),
             stopping: watch::Sender::default(),
         });
-        Ok(Self { listener, address, app, ledger: thread, read_only_for: config.read_only_for })
+        Ok(Self { listener, address, app, ledger: thread, checkpointer, read_only_for: config.read_only_for })
     }
 
     /// Where it listens.
@@ -140,7 +149,7 @@ impl Server {
     /// When the journal failed: every answer given before is durable, nothing was recorded after, and the
     /// process must end with a failure so that somebody looks at the disk.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-        let Self { listener, address, app, ledger, read_only_for } = self;
+        let Self { listener, address, app, ledger, checkpointer, read_only_for } = self;
         let failed = app.ledger.stopped();
         let (stopping, stopped) = (app.stopping.clone(), app.stopping.subscribe());
         let until = when_to_stop(stop, failed.clone(), read_only_for, stopping);
@@ -155,19 +164,46 @@ impl Server {
             served = serving.into_future() => served.context("cannot serve")?,
             () = overdue(stopped) => tracing::warn!("Some requests did not end in time and were cut off."),
         }
+        // Its thread holds a handle on the ledger, and signs what was recorded until now.
+        if let Some(checkpointer) = checkpointer {
+            let _ = tokio::task::spawn_blocking(|| checkpointer.end()).await;
+        }
         end(ledger, &failed).await
     }
 }
 
-fn open(config: &Config) -> anyhow::Result<(Ledger, JoinHandle<()>, Artifacts)> {
+/// Everything that opening made.
+struct Opened {
+    ledger: Ledger,
+    thread: JoinHandle<()>,
+    /// None of a log in memory.
+    checkpoints: Option<(Checkpoints, Checkpointer)>,
+    artifacts: Artifacts,
+}
+
+fn open(config: &Config) -> anyhow::Result<Opened> {
     let artifacts = Artifacts::open(&config.data.join("artifacts"))?;
-    let origin = format!("leviathan/{}", uuid::Uuid::new_v4());
+    let key = config.log_key.as_ref().map(checkpoints::given_key).transpose()?;
+    // A new log gets the name of the key that it is given, and otherwise one that no other log has.
+    let origin = match &key {
+        Some(key) => key.name().to_string(),
+        None => format!("leviathan/{}", uuid::Uuid::new_v4()),
+    };
     let store: Box<dyn EventStore> = match config.backend {
         Backend::Memory => Box::new(MemoryStore::new(&origin)),
         Backend::Ndjson => Box::new(open_journal(config, &origin)?),
     };
     let (ledger, thread) = Ledger::start(store)?;
-    Ok((ledger, thread, artifacts))
+    let checkpoints = match config.backend {
+        Backend::Memory => None,
+        Backend::Ndjson => {
+            let journal = config.data.join("journal");
+            let origin = std::fs::read_to_string(journal.join("origin")).context("the log has no name")?;
+            let places = Places { journal: &journal, key: &config.data.join("log-key") };
+            Some(Checkpoints::start(ledger.clone(), &origin, key, &places)?)
+        }
+    };
+    Ok(Opened { ledger, thread, checkpoints, artifacts })
 }
 
 fn open_journal(config: &Config, origin: &str) -> anyhow::Result<NdjsonStore> {

@@ -154,9 +154,13 @@ fn split_hash(bytes: &[u8]) -> Option<(&[u8], ChainHash)> {
 fn split_number(bytes: &[u8]) -> Option<(&[u8], u64)> {
     let digits = bytes.iter().rev().take_while(|b| b.is_ascii_digit()).count();
     let (rest, number) = bytes.split_at(bytes.len() - digits);
-    let has_one_spelling = matches!(number, [b'0'] | [b'1'..=b'9', ..]);
-    let number = std::str::from_utf8(number).ok()?.parse().ok()?;
-    has_one_spelling.then_some((rest, number))
+    Some((rest, decimal(std::str::from_utf8(number).ok()?)?))
+}
+
+/// A decimal number in its only spelling: digits alone, and no zero in front.
+pub(crate) fn decimal(text: &str) -> Option<u64> {
+    let has_one_spelling = matches!(text.as_bytes(), [b'0'] | [b'1'..=b'9', ..]);
+    has_one_spelling.then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// The operator's token: 8 characters or more, known to nobody else. Better given by the environment
     #[arg(long, env = "LEVIATHAN_CONTROL_PLANE_TOKEN", hide_env_values = true)]
     token: Option<SecretString>,
+    /// The key that signs the log: PRIVATE+KEY+… as the file `log-key` has it. Better given by the environment
+    #[arg(long, env = "LEVIATHAN_LOG_KEY", hide_env_values = true, value_name = "KEY")]
+    log_key: Option<SecretString>,
     /// How many seconds an executor counts as alive after its last heartbeat
     #[arg(long, env = "LEVIATHAN_LEASE", value_name = "SECONDS", default_value_t = 120)]
     lease: u64,
@@ -69,6 +72,7 @@ fn config(arguments: Arguments) -> anyhow::Result<Config> {
     Ok(Config {
         listen: arguments.listen,
         backend,
+        log_key: arguments.log_key,
         lease: Duration::from_secs(arguments.lease),
         read_only_for: Duration::from_secs(arguments.read_only_for),
         ..Config::new(data, token)

@@ -50,7 +50,7 @@ enum Command {
     /// Measure the product against its goals
     Bench(bench::Arguments),
     /// Run control plane and scheduler in one process
-    Up(up::Arguments),
+    Up(Box<up::Arguments>),
     /// Keep the log and answer the API
     ControlPlane(control_plane::Arguments),
     /// See what is to be done and have it done
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
-        Command::Up(arguments) => up::run(arguments),
+        Command::Up(arguments) => up::run(*arguments),
         Command::ControlPlane(arguments) => control_plane::run(arguments),
         Command::Scheduler(arguments) => scheduler::run(*arguments),
         Command::Executor(arguments) => return executor::run(*arguments),

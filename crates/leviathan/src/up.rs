@@ -26,6 +26,9 @@ pub(crate) struct Arguments {
     /// The operator's token; without it one is made and kept in the data folder
     #[arg(long, env = "LEVIATHAN_CONTROL_PLANE_TOKEN", hide_env_values = true)]
     token: Option<SecretString>,
+    /// The key that signs the log: PRIVATE+KEY+… as the file `log-key` has it. Better given by the environment
+    #[arg(long, env = "LEVIATHAN_LOG_KEY", hide_env_values = true, value_name = "KEY")]
+    log_key: Option<SecretString>,
     #[command(flatten)]
     settings: Settings,
 }
@@ -43,6 +46,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
     runtime.block_on(async {
         let config = control_plane::Config {
             listen: arguments.listen,
+            log_key: arguments.log_key,
             ..control_plane::Config::new(data.clone(), token.clone())
         };
         let settings = arguments.settings;

@@ -9,6 +9,7 @@ mod events_tail;
 mod failures_recent;
 mod graph_summary;
 mod invalidate;
+mod log;
 mod pause;
 mod resume;
 mod scheduler_pass;
@@ -41,6 +42,7 @@ pub(crate) enum Command {
     TargetsUnregister(targets_unregister::Arguments),
     EventsTail(events_tail::Arguments),
     Artifact(artifact::Arguments),
+    Log(log::Arguments),
     Pause(pause::Arguments),
     Resume(resume::Arguments),
     SchedulerPass(scheduler_pass::Arguments),
@@ -53,6 +55,7 @@ impl Command {
     pub(crate) async fn run(
         self,
         client: Result<Client, Failure>,
+        log_vkey: Option<&str>,
         screen: &mut Screen<'_>,
     ) -> Result<(), Failure> {
         match self {
@@ -68,6 +71,7 @@ impl Command {
             Self::TargetsUnregister(arguments) => targets_unregister::run(arguments, &client?, screen).await,
             Self::EventsTail(arguments) => events_tail::run(arguments, &client?, screen).await,
             Self::Artifact(arguments) => artifact::run(arguments, &client?, screen).await,
+            Self::Log(arguments) => log::run(arguments, client, log_vkey, screen).await,
             Self::Pause(arguments) => pause::run(arguments, &client?, screen).await,
             Self::Resume(arguments) => resume::run(arguments, &client?, screen).await,
             Self::SchedulerPass(arguments) => scheduler_pass::run(arguments, &client?, screen).await,

@@ -40,6 +40,8 @@ pub(crate) struct Environment {
     pub(crate) api_url: Option<String>,
     /// LEVIATHAN_CONTROL_PLANE_TOKEN
     pub(crate) token: Option<SecretString>,
+    /// LEVIATHAN_LOG_VKEY
+    pub(crate) log_vkey: Option<String>,
     /// LEVIATHAN_DATA_DIR, or `.leviathan` in the home folder.
     pub(crate) data_dir: Option<PathBuf>,
 }

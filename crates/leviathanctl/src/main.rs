@@ -68,7 +68,7 @@ async fn run(
     screen: &mut Screen<'_>,
 ) -> Result<(), Failure> {
     let client = connection::connect(&arguments.connection, environment);
-    arguments.command.run(client, screen).await?;
+    arguments.command.run(client, environment.log_vkey.as_deref(), screen).await?;
     Ok(screen.flush()?)
 }
 
@@ -77,6 +77,7 @@ fn environment() -> Environment {
         control_plane_url: variable("LEVIATHAN_CONTROL_PLANE_URL"),
         api_url: variable("LEVIATHAN_API_URL"),
         token: variable("LEVIATHAN_CONTROL_PLANE_TOKEN").map(SecretString::from),
+        log_vkey: variable("LEVIATHAN_LOG_VKEY"),
         data_dir: variable("LEVIATHAN_DATA_DIR")
             .map(PathBuf::from)
             .or_else(|| env::home_dir().map(|home| home.join(".leviathan"))),

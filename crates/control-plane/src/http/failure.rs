@@ -6,8 +6,10 @@ use axum::response::{IntoResponse, Response};
 use model::graph::Refusal;
 
 use crate::artifacts::ArtifactError;
+use crate::checkpoints::NotServed;
 use crate::ledger::{Fenced, NotRecorded, ReplayError};
 use crate::steering::Denied;
+use crate::store::ReadError;
 
 /// What the caller hears, and what only the log of this process says.
 #[derive(Debug, Clone)]
@@ -152,8 +154,26 @@ impl From<ArtifactError> for Failure {
     }
 }
 
+impl From<NotServed> for Failure {
+    fn from(error: NotServed) -> Self {
+        let detail = error.to_string();
+        match error {
+            NotServed::Beyond { .. } => Self::new(ErrorCode::NotFound, detail)
+                .with_hint("GET /v1/log/checkpoint says what is signed; new records follow within a second"),
+            NotServed::Shrunk { .. } => Self::new(ErrorCode::Invalid, detail),
+            NotServed::Failed(_) => Self::internal(detail),
+        }
+    }
+}
+
 impl From<ReplayError> for Failure {
     fn from(error: ReplayError) -> Self {
+        Self::internal(error.to_string())
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
         Self::internal(error.to_string())
     }
 }

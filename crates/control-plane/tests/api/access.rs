@@ -12,7 +12,10 @@ use crate::support::*;
 
 /// A path of this route with ids that are well formed.
 fn concrete(path: &str) -> String {
-    path.replace("{attempt_id}", "attempt-xyz").replace("{target_id}", "nowhere").replace("{sha256}", DIGEST)
+    path.replace("{attempt_id}", "attempt-xyz")
+        .replace("{target_id}", "nowhere")
+        .replace("{sha256}", DIGEST)
+        .replace("{*path}", "0/000.p/1")
 }
 
 fn request(plane: &Plane, method: Method, path: &str) -> reqwest::RequestBuilder {

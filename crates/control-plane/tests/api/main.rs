@@ -5,6 +5,7 @@ mod access;
 mod attempts;
 mod defects;
 mod ingest;
+mod log;
 mod reading;
 mod registration;
 mod streaming;
