@@ -49,9 +49,11 @@ impl<'a> Pod<'a> {
         code == 0
     }
 
-    /// Starts a container and leaves it running.
+    /// Starts a container once it can start, and leaves it running. The Secret of a Job may come after its pod.
     pub fn start(&self, name: &str) -> Child {
-        assert!(self.cluster.container_running(&self.job, name), "{name} of {} cannot start", self.job);
+        eventually(&format!("{name} of {} can start", self.job), || {
+            self.cluster.container_running(&self.job, name)
+        });
         self.command(name).spawn().unwrap()
     }
 
