@@ -7,6 +7,7 @@
 //! batch is what came while the one before it was written. The ledger knows nothing of HTTP, tokens or clocks;
 //! whoever calls has read those.
 
+mod follower;
 mod writer;
 
 use std::collections::VecDeque;
@@ -47,6 +48,8 @@ pub(crate) struct Ledger {
 struct Shared {
     store: Box<dyn EventStore>,
     history: RwLock<History>,
+    /// The last record that readers see.
+    seen: watch::Sender<u64>,
     stopped: watch::Sender<Option<String>>,
 }
 
@@ -210,9 +213,17 @@ impl Ledger {
     /// Replays the log and begins to take proposals. The thread ends, and is to be joined, once every handle
     /// is gone.
     pub(crate) fn start(store: Box<dyn EventStore>) -> anyhow::Result<(Self, JoinHandle<()>)> {
-        let shared = Shared { store, history: RwLock::default(), stopped: watch::Sender::new(None) };
+        let shared = Shared {
+            store,
+            history: RwLock::default(),
+            seen: watch::Sender::new(0),
+            stopped: watch::Sender::new(None),
+        };
         shared.catch_up()?;
         let shared = Arc::new(shared);
+        if let Some(interval) = shared.store.follows() {
+            follower::start(&shared, interval).context("cannot start the thread that follows the log")?;
+        }
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writer = Writer::new(Arc::clone(&shared), jobs);
         let thread = std::thread::Builder::new()
@@ -244,6 +255,11 @@ impl Ledger {
     /// What the log says up to its last record. Hold it briefly: the ledger waits for it.
     pub(crate) fn history(&self) -> RwLockReadGuard<'_, History> {
         self.shared.history()
+    }
+
+    /// The number of the last record that [`Self::history`] knows, as it moves on.
+    pub(crate) fn seen(&self) -> watch::Receiver<u64> {
+        self.shared.seen.subscribe()
     }
 
     /// The events of these seqs, verified: as many from the front as have `budget` bytes together, but at least
@@ -348,6 +364,14 @@ impl Shared {
                 history.apply(record, event);
             }
         }
+        let head = history.graph().head();
+        drop(history);
+        // Two threads may come here in the other order than they applied.
+        self.seen.send_if_modified(|seen| {
+            let is_news = head > *seen;
+            *seen = head.max(*seen);
+            is_news
+        });
     }
 }
 

@@ -17,7 +17,7 @@ use crate::artifacts::Artifacts;
 use crate::http::{self, App};
 use crate::leases::Leases;
 use crate::ledger::Ledger;
-use crate::store::{EventStore, MemoryStore, NdjsonStore};
+use crate::store::{self, EventStore, MemoryStore, NdjsonStore, PostgresStore};
 
 /// How long requests under way may take to end once the process stops.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -26,20 +26,33 @@ const DRAIN: Duration = Duration::from_secs(15);
 const UPLOADS: usize = 4;
 
 /// Where the log is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Backend {
     /// In files under the data folder.
     Ndjson,
     /// In memory, for as long as the process lives.
     Memory,
+    /// In a PostgreSQL database that several control planes may share.
+    Postgres(Database),
+}
+
+/// The database of a log, by URLs that hold passwords.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// The URL with the role of the daily work.
+    pub url: SecretString,
+    /// The URL with the role that owns the schema. Used at the start only; without it the daily role makes the
+    /// schema.
+    pub owner_url: Option<SecretString>,
 }
 
 impl Backend {
     /// The word in `LEVIATHAN_BACKEND`.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Ndjson => "ndjson",
             Self::Memory => "memory",
+            Self::Postgres(_) => "postgres",
         }
     }
 }
@@ -136,7 +149,7 @@ impl Server {
     /// # Errors
     ///
     /// When the journal failed: every answer given before is durable, nothing was recorded after, and the
-    /// process must end with a failure so that somebody looks at the disk.
+    /// process must end with a failure so that somebody looks at its disk or database.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
         let Self { listener, address, app, ledger, read_only_for } = self;
         let failed = app.ledger.stopped();
@@ -160,12 +173,30 @@ impl Server {
 fn open(config: &Config) -> anyhow::Result<(Ledger, JoinHandle<()>, Artifacts)> {
     let artifacts = Artifacts::open(&config.data.join("artifacts"))?;
     let origin = format!("leviathan/{}", uuid::Uuid::new_v4());
-    let store: Box<dyn EventStore> = match config.backend {
-        Backend::Memory => Box::new(MemoryStore::new(&origin)),
-        Backend::Ndjson => Box::new(open_journal(config, &origin)?),
-    };
-    let (ledger, thread) = Ledger::start(store)?;
+    let (ledger, thread) = Ledger::start(open_store(config, &origin)?)?;
     Ok((ledger, thread, artifacts))
+}
+
+fn open_store(config: &Config, new_origin: &str) -> anyhow::Result<Box<dyn EventStore>> {
+    Ok(match &config.backend {
+        Backend::Memory => Box::new(MemoryStore::new(new_origin)),
+        Backend::Ndjson => Box::new(open_journal(config, new_origin)?),
+        Backend::Postgres(Database { url, owner_url }) => {
+            Box::new(PostgresStore::open(url, owner_url.as_ref(), new_origin)?)
+        }
+    })
+}
+
+/// Copies the whole log of `from` to where `into` keeps its own, which must be new: the same records in the same
+/// bundles, so the same lines. Answers how many records there are. Blocks.
+///
+/// # Errors
+///
+/// When either cannot be opened, the original is damaged, or the destination is not empty.
+pub fn copy_log(from: &Config, into: &Config) -> anyhow::Result<u64> {
+    let from = open_store(from, "leviathan/empty").context("cannot open the log to copy")?;
+    let into = open_store(into, from.origin()).context("cannot open the log to copy into")?;
+    Ok(store::copy(&*from, &*into)?)
 }
 
 fn open_journal(config: &Config, origin: &str) -> anyhow::Result<NdjsonStore> {

@@ -238,7 +238,7 @@ fn what_it_cannot_be_started_with_is_said_with_the_way_out() {
     let rows = [
         (command(data.path()), "in use by process"),
         (with(other.path(), "--listen", &occupied), "is another control plane running?"),
-        (with(other.path(), "--backend", "postgres"), "comes with a later version"),
+        (with(other.path(), "--backend", "postgres"), "LEVIATHAN_POSTGRES_URL is not set"),
         (with(other.path(), "--backend", "paper"), "possible values: ndjson, postgres, memory"),
         (with(other.path(), "--listen", "nonsense"), "invalid socket address"),
         (with(other.path(), "--token", "short"), "shorter than 8 characters"),

@@ -8,6 +8,7 @@ use model::graph::Refusal;
 use crate::artifacts::ArtifactError;
 use crate::ledger::{Fenced, NotRecorded, ReplayError};
 use crate::steering::Denied;
+use crate::store::ReadError;
 
 /// What the caller hears, and what only the log of this process says.
 #[derive(Debug, Clone)]
@@ -94,7 +95,9 @@ impl From<NotRecorded> for Failure {
             NotRecorded::Stopped { reason } => Self {
                 internal: Some(reason),
                 ..Self::new(ErrorCode::Unavailable, "the journal takes no writes any more; reads still work")
-                    .with_hint("the control plane stops by itself: restart it once its disk is well")
+                    .with_hint(
+                        "the control plane stops by itself: restart it once its disk or database is well",
+                    )
             },
         }
     }
@@ -154,6 +157,16 @@ impl From<ArtifactError> for Failure {
 
 impl From<ReplayError> for Failure {
     fn from(error: ReplayError) -> Self {
-        Self::internal(error.to_string())
+        let text = error.to_string();
+        match error {
+            ReplayError::Read(ReadError::Unavailable { .. }) => {
+                let failure = Self::new(ErrorCode::Unavailable, "the journal cannot be reached");
+                Self { internal: Some(text), ..failure.with_hint("ask again in a second") }
+            }
+            ReplayError::Read(
+                ReadError::Io { .. } | ReadError::Damaged { .. } | ReadError::Altered { .. },
+            )
+            | ReplayError::Unknown(_) => Self::internal(text),
+        }
     }
 }
