@@ -8,6 +8,7 @@ use api::token::Bearer;
 use api::{Access, ErrorBody, ErrorCode, ROUTES, Route};
 use axum::Json;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::Uri;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -21,6 +22,9 @@ use super::failure::{Failure, no_such_method};
 /// How long a request may take from its first byte to its answer.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long `min_seq` waits.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Lets a request through to its route if the table of routes and the caller's token allow it. A path that is
@@ -29,6 +33,11 @@ pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, nex
     match check(&app, &request) {
         Ok((route, caller)) => {
             request.extensions_mut().insert(route);
+            if caller != Caller::Anybody
+                && let Err(failure) = catch_up(&app, request.uri_mut()).await
+            {
+                return failure.into_response();
+            }
             request.extensions_mut().insert(caller);
             match tokio::time::timeout(TIME_LIMIT, next.run(request)).await {
                 Ok(response) => response,
@@ -56,6 +65,34 @@ fn check(app: &App, request: &Request) -> Result<(&'static Route, Caller), Failu
         return Err(too_large(route));
     }
     Ok((route, caller))
+}
+
+/// Takes `min_seq=N` out of a query, on every route, and waits until this process has seen record N. With several
+/// control planes on one log, that is how to read what was recorded through another.
+async fn catch_up(app: &App, uri: &mut Uri) -> Result<(), Failure> {
+    let Some((wanted, rest)) = uri.query().and_then(split_min_seq) else { return Ok(()) };
+    let invalid = || {
+        let told = format!("min_seq is no number: {}", wanted.chars().take(80).collect::<String>());
+        Failure::new(ErrorCode::Invalid, told).with_hint("give the `head` of an earlier answer")
+    };
+    let wanted: u64 = wanted.parse().map_err(|_| invalid())?;
+    let path = if rest.is_empty() { uri.path().to_owned() } else { format!("{}?{rest}", uri.path()) };
+    *uri = path.parse().map_err(|_| Failure::internal("a URI without min_seq is none"))?;
+    let mut seen = app.ledger.seen();
+    let caught_up = async { seen.wait_for(|seen| *seen >= wanted).await.is_ok() };
+    if tokio::time::timeout(CATCH_UP, caught_up).await == Ok(true) {
+        return Ok(());
+    }
+    let told = format!("record {wanted} was asked for, but only {} are known here", *seen.borrow());
+    Err(Failure::new(ErrorCode::Unavailable, told).with_hint("ask again in a second, or without min_seq"))
+}
+
+/// The value of `min_seq`, and the query without it.
+fn split_min_seq(query: &str) -> Option<(String, String)> {
+    let parts = || query.split('&');
+    let wanted = parts().find_map(|part| part.strip_prefix("min_seq="))?;
+    let rest: Vec<&str> = parts().filter(|part| !part.starts_with("min_seq=")).collect();
+    Some((wanted.to_owned(), rest.join("&")))
 }
 
 fn admit_caller(app: &App, access: Access, headers: &HeaderMap) -> Result<Caller, Failure> {
