@@ -257,6 +257,11 @@ impl Ledger {
         self.shared.history()
     }
 
+    /// Whether other processes record in the same log.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.store.follows().is_some()
+    }
+
     /// The number of the last record that [`Self::history`] knows, as it moves on.
     pub(crate) fn seen(&self) -> watch::Receiver<u64> {
         self.shared.seen.subscribe()

@@ -13,6 +13,7 @@ use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use model::{AttemptId, Epoch};
 use tracing::Instrument;
 
 use super::App;
@@ -37,6 +38,9 @@ pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, nex
                 && let Err(failure) = catch_up(&app, request.uri_mut()).await
             {
                 return failure.into_response();
+            }
+            if let Caller::Executor { attempt, epoch } = &caller {
+                hear_of(&app, attempt, *epoch).await;
             }
             request.extensions_mut().insert(caller);
             match tokio::time::timeout(TIME_LIMIT, next.run(request)).await {
@@ -85,6 +89,19 @@ async fn catch_up(app: &App, uri: &mut Uri) -> Result<(), Failure> {
     }
     let told = format!("record {wanted} was asked for, but only {} are known here", *seen.borrow());
     Err(Failure::new(ErrorCode::Unavailable, told).with_hint("ask again in a second, or without min_seq"))
+}
+
+/// An executor may turn to another control plane than the one that handed its attempt out. Waits until this one has
+/// heard of it, so that it is not told to stop.
+async fn hear_of(app: &App, attempt: &AttemptId, epoch: Epoch) {
+    if !app.ledger.is_shared() {
+        return;
+    }
+    let mut seen = app.ledger.seen();
+    let is_known = || app.ledger.history().graph().attempt(attempt).is_some_and(|it| it.epoch.0 >= epoch.0);
+    let known = async { while !is_known() && seen.changed().await.is_ok() {} };
+    // If it is not known by then, the fence says so.
+    let _ = tokio::time::timeout(CATCH_UP, known).await;
 }
 
 /// The value of `min_seq`, and the query without it.

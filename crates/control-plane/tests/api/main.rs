@@ -7,4 +7,5 @@ mod defects;
 mod ingest;
 mod reading;
 mod registration;
+mod replicas;
 mod support;
