@@ -19,7 +19,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(40);
 /// whose holder is gone or stuck is given back.
 const LIMITS: &str = "SET statement_timeout = '30s';
     SET lock_timeout = '20s';
-    SET idle_in_transaction_session_timeout = '15s';
+    SET idle_in_transaction_session_timeout = '10s';
     SET tcp_keepalives_idle = 5;
     SET tcp_keepalives_interval = 2;
     SET tcp_keepalives_count = 3;

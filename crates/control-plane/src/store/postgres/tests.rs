@@ -230,3 +230,15 @@ fn it_goes_on_after_the_server_died() {
     append(&store, &["d"]).unwrap();
     assert_eq!(contents(&store).len(), 3);
 }
+
+#[test]
+fn a_holder_that_hangs_loses_its_turn_and_appends_nothing() {
+    let server = Postgres::start();
+    let database = server.create_database(OWNER);
+    let [hangs, waits] = [(); 2].map(|()| open(&server, &database).unwrap());
+    let turn = hangs.turn().unwrap();
+    append(&waits, &["a"]).unwrap();
+    assert!(matches!(turn.append(vec![bundle(&["b"])]), Err(AppendError::Unavailable { .. })));
+    append(&hangs, &["c"]).unwrap();
+    assert_eq!(contents(&waits).len(), 2);
+}
