@@ -50,6 +50,8 @@ struct Shared {
     history: RwLock<History>,
     /// The last record that readers see.
     seen: watch::Sender<u64>,
+    /// What keeps us from the log at the moment, as far as the follower noticed.
+    unreachable: watch::Sender<Option<String>>,
     stopped: watch::Sender<Option<String>>,
 }
 
@@ -217,6 +219,7 @@ impl Ledger {
             store,
             history: RwLock::default(),
             seen: watch::Sender::new(0),
+            unreachable: watch::Sender::new(None),
             stopped: watch::Sender::new(None),
         };
         shared.catch_up()?;
@@ -311,6 +314,11 @@ impl Ledger {
     /// Why the journal takes no writes any more; `None` while all is well.
     pub(crate) fn stopped(&self) -> watch::Receiver<Option<String>> {
         self.shared.stopped.subscribe()
+    }
+
+    /// Why the log cannot be reached at the moment; `None` while it can.
+    pub(crate) fn unreachable(&self) -> Option<String> {
+        self.shared.unreachable.borrow().clone()
     }
 
     async fn propose(&self, what: Proposal) -> Result<Recorded, NotRecorded> {

@@ -27,12 +27,14 @@ fn follow(shared: &Weak<Shared>, interval: Duration) {
                     tracing::info!("The journal can be reached again.");
                 }
                 is_reachable = true;
+                shared.unreachable.send_replace(None);
             }
             Err(ReplayError::Read(error @ (ReadError::Io { .. } | ReadError::Unavailable { .. }))) => {
                 if is_reachable {
                     tracing::warn!(%error, "The journal cannot be reached: readers see what was known until now.");
                 }
                 is_reachable = false;
+                shared.unreachable.send_replace(Some(error.to_string()));
             }
             Err(error @ (ReplayError::Read(_) | ReplayError::Unknown(_))) => {
                 // Nothing can be decided on a log that is not what was written.

@@ -306,6 +306,12 @@ impl EventStore for PostgresStore {
             if last.is_some_and(|last| !record.follows(last)) {
                 return Err(ReadError::Altered { seq, problem: "it does not follow the one before it" });
             }
+            if seq == known.seq && record.head() != known {
+                return Err(ReadError::Altered {
+                    seq,
+                    problem: "it has another hash than when it was seen first",
+                });
+            }
             last = Some(record.head());
             records.push(record);
         }

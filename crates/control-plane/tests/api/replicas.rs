@@ -90,3 +90,30 @@ async fn two_control_planes_agree_on_everything() {
     assert_eq!(c.client.events(&EventsQuery::default()).await.unwrap().events, all.events);
     c.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_database_is_away_it_says_so_and_answers_from_memory() {
+    let server = Postgres::start();
+    let backend = database(&server);
+    let data = tempfile::tempdir().unwrap();
+    let plane = replica(&backend, data.path()).await;
+    plane.client.ingest(vec![paused("one")]).await.unwrap();
+    let is_ready = async |wanted: bool| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while (get(&plane, "/readyz").await.0 == 200) != wanted {
+            assert!(Instant::now() < deadline, "ready: {}", !wanted);
+        }
+    };
+    is_ready(true).await;
+    tokio::task::block_in_place(|| server.kill());
+    is_ready(false).await;
+    let lost = plane.client.ingest(vec![paused("two")]).await.unwrap_err();
+    assert_eq!(lost.code(), Some(ErrorCode::Unavailable), "{lost}");
+    assert_eq!(head(&plane.client).await, 1);
+    assert_eq!(get(&plane, "/v1/events").await.0, 503);
+    tokio::task::block_in_place(|| server.restart());
+    is_ready(true).await;
+    plane.client.ingest(vec![paused("two")]).await.unwrap();
+    assert_eq!(head(&plane.client).await, 2);
+    plane.stop().await;
+}

@@ -196,6 +196,15 @@ fn what_was_altered_is_refused() {
         let error = crate::ledger::Ledger::start(Box::new(open(&server, &database).unwrap())).err().unwrap();
         assert!(error.to_string().contains(&format!("record {seq} of the journal")), "{error:#}");
     }
+    // A last record that was exchanged with its hash is noticed by whoever saw the first one.
+    let database = server.create_database(OWNER);
+    let store = open(&server, &database).unwrap();
+    append(&store, &["a", "b"]).unwrap();
+    let exchange = "ALTER TABLE leviathan.events DISABLE TRIGGER ALL;
+        UPDATE leviathan.events SET body = '{}', hash = sha256(convert_to(E'leviathan-event-v1\\n', 'UTF8') || prev_hash || int8send(2) || int4send(2) || '{}'::bytea) WHERE seq = 2";
+    server.sql("postgres", &database, exchange).unwrap();
+    assert!(matches!(store.read(1, 10), Err(ReadError::Altered { seq: 2, .. })));
+    assert!(matches!(open(&server, &database), Err(OpenError::Head { seq: 2 })));
     // A log that was cut is refused by whoever saw it longer, and by a new start.
     let database = server.create_database(OWNER);
     let store = open(&server, &database).unwrap();
