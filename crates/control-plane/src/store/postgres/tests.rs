@@ -12,9 +12,13 @@ const DAILY: &str = "log_daily";
 
 /// The log of a database, with the two roles that an installation should have.
 fn open(server: &Postgres, database: &str) -> Result<PostgresStore, OpenError> {
+    open_as(server, database, "test/postgres")
+}
+
+fn open_as(server: &Postgres, database: &str, new_origin: &str) -> Result<PostgresStore, OpenError> {
     server.create_role(DAILY);
     let [url, owner] = [DAILY, OWNER].map(|role| SecretString::from(server.url(role, database)));
-    PostgresStore::open(&url, Some(&owner), "test/postgres")
+    PostgresStore::open(&url, Some(&owner), new_origin)
 }
 
 fn new(server: &Postgres) -> PostgresStore {
@@ -41,6 +45,18 @@ fn lines(store: &dyn EventStore) -> Vec<u8> {
 fn it_keeps_the_contract_of_a_store() {
     let server = Postgres::start();
     conformance::check(|| Box::new(new(&server)));
+
+    // Several that start at once on an empty database have one log.
+    let database = server.create_database(OWNER);
+    let origins: Vec<String> = std::thread::scope(|scope| {
+        let open = |n| {
+            let (server, database) = (&server, &database);
+            move || open_as(server, database, &format!("test/{n}")).unwrap().origin().to_owned()
+        };
+        let opening: Vec<_> = (0..4).map(|n| scope.spawn(open(n))).collect();
+        opening.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(origins.iter().all(|origin| *origin == origins[0]), "{origins:?}");
 
     // Two processes on one log: turns of both chain, and each sees what the other recorded.
     let database = server.create_database(OWNER);
