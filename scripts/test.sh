@@ -18,6 +18,8 @@ for entry in "${needed[@]}"; do
   command -v "$command" >/dev/null 2>&1 || missing+=("$package")
 done
 
+# Debian keeps the server's programs off the PATH.
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null 2>&1 || missing+=(postgresql)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
 if ((${#missing[@]})); then

@@ -42,6 +42,9 @@ which opens only the routes marked `executor`, and there only its own attempt in
 A success has status 200. An answer to a request that records something means that it is durable. The same
 request again changes nothing and says so, so that it is safe to repeat one whose answer was lost.
 
+A GET with a token also takes `min_seq=N`, where several control planes share a log: it waits up to 5 s until record N
+is known to the one that answers, and is 503 after that. N is the `head` of an earlier answer.
+
 ";
 
 fn reference() -> String {

@@ -98,6 +98,15 @@ impl App {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).remaining(attempt, Instant::now())
     }
 
+    /// What is left of it for whoever wants to declare the attempt lost.
+    fn lease_for_a_verdict(&self, attempt: &AttemptId) -> std::time::Duration {
+        if !self.ledger.is_shared() {
+            return self.lease_remaining(attempt);
+        }
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.remaining_for_a_verdict(attempt, Instant::now())
+    }
+
     /// What the executor of an attempt last said it is at.
     fn activity(&self, attempt: &AttemptId) -> Option<String> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).activity(attempt)

@@ -1,7 +1,9 @@
 //! How long each executor still counts as alive.
 //!
 //! Heartbeats are not events: they are kept in memory and say nothing that outlives the process. After a start
-//! every attempt under way gets one whole lease, because its executor could not reach us while we were away.
+//! every attempt under way gets one whole lease, because its executor could not reach us while we were away. Where
+//! several processes share the log, the others' heartbeats are not known here: an attempt that this one has never
+//! heard of gets one whole lease when somebody first wants to declare it lost.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -51,6 +53,13 @@ impl Leases {
         (since + self.length).saturating_duration_since(now)
     }
 
+    /// The same for a verdict, by a process that may not have been the one that the executor spoke to: silence
+    /// counts only from when it is first asked about.
+    pub(crate) fn remaining_for_a_verdict(&mut self, attempt: &AttemptId, now: Instant) -> Duration {
+        self.renewed.entry(attempt.clone()).or_insert(now);
+        self.remaining(attempt, now)
+    }
+
     /// Forgets attempts that have ended, once there are twice as many as were live the last time: looking at each of
     /// a thousand in every claim takes longer than the rest of the claim.
     pub(crate) fn forget_ended(&mut self, graph: &Graph) {
@@ -83,6 +92,7 @@ mod tests {
         leases.forget_ended(&Graph::default());
         assert_eq!(leases.remaining(&attempt, start + Duration::from_secs(130)), Duration::ZERO);
     }
+
     #[test]
     fn ended_attempts_are_forgotten_when_there_are_many() {
         let now = Instant::now();
@@ -94,5 +104,16 @@ mod tests {
             leases.forget_ended(&nothing_is_live);
             assert_eq!(leases.renewed.len(), kept, "{id}");
         }
+    }
+
+    #[test]
+    fn a_verdict_grants_a_lease_to_an_executor_that_spoke_to_another_process() {
+        let (length, start) = (Duration::from_secs(120), Instant::now());
+        let attempt = AttemptId::parse("attempt-a").unwrap();
+        let mut leases = Leases::new(length, start);
+        let asked = start + Duration::from_secs(1_000);
+        assert_eq!(leases.remaining(&attempt, asked), Duration::ZERO);
+        assert_eq!(leases.remaining_for_a_verdict(&attempt, asked), length);
+        assert_eq!(leases.remaining_for_a_verdict(&attempt, asked + length), Duration::ZERO);
     }
 }

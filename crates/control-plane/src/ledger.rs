@@ -7,6 +7,7 @@
 //! batch is what came while the one before it was written. The ledger knows nothing of HTTP, tokens or clocks;
 //! whoever calls has read those.
 
+mod follower;
 mod measures;
 mod writer;
 
@@ -49,9 +50,11 @@ pub(crate) struct Ledger {
 struct Shared {
     store: Box<dyn EventStore>,
     history: RwLock<History>,
+    /// The last record that readers see.
+    seen: watch::Sender<u64>,
+    /// What keeps us from the log at the moment, as far as the follower noticed.
+    unreachable: watch::Sender<Option<String>>,
     stopped: watch::Sender<Option<String>>,
-    /// The seq of the newest record that readers see.
-    head: watch::Sender<u64>,
     measures: Measures,
 }
 
@@ -218,12 +221,16 @@ impl Ledger {
         let shared = Shared {
             store,
             history: RwLock::default(),
+            seen: watch::Sender::new(0),
+            unreachable: watch::Sender::new(None),
             stopped: watch::Sender::new(None),
-            head: watch::Sender::default(),
             measures: Measures::default(),
         };
         shared.catch_up()?;
         let shared = Arc::new(shared);
+        if let Some(interval) = shared.store.follows() {
+            follower::start(&shared, interval).context("cannot start the thread that follows the log")?;
+        }
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writer = Writer::new(Arc::clone(&shared), jobs);
         let thread = std::thread::Builder::new()
@@ -255,6 +262,16 @@ impl Ledger {
     /// What the log says up to its last record. Hold it briefly: the ledger waits for it.
     pub(crate) fn history(&self) -> RwLockReadGuard<'_, History> {
         self.shared.history()
+    }
+
+    /// Whether other processes record in the same log.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.store.follows().is_some()
+    }
+
+    /// The number of the last record that [`Self::history`] knows, as it moves on.
+    pub(crate) fn seen(&self) -> watch::Receiver<u64> {
+        self.shared.seen.subscribe()
     }
 
     /// The events of these seqs, verified: as many from the front as have `budget` bytes together, but at least
@@ -310,7 +327,7 @@ impl Ledger {
 
     /// The seq of the newest record that readers see, and every newer one as it comes.
     pub(crate) fn head(&self) -> watch::Receiver<u64> {
-        self.shared.head.subscribe()
+        self.shared.seen.subscribe()
     }
 
     /// How many proposals wait.
@@ -321,6 +338,11 @@ impl Ledger {
     /// What it measured of itself since it began.
     pub(crate) fn measures(&self) -> &Measures {
         &self.shared.measures
+    }
+
+    /// Why the log cannot be reached at the moment; `None` while it can.
+    pub(crate) fn unreachable(&self) -> Option<String> {
+        self.shared.unreachable.borrow().clone()
     }
 
     async fn propose(&self, what: Proposal) -> Result<Recorded, NotRecorded> {
@@ -384,7 +406,14 @@ impl Shared {
                 history.apply(record, event);
             }
         }
-        self.head.send_replace(history.graph().head());
+        let head = history.graph().head();
+        drop(history);
+        // Two threads may come here in the other order than they applied.
+        self.seen.send_if_modified(|seen| {
+            let is_news = head > *seen;
+            *seen = head.max(*seen);
+            is_news
+        });
     }
 }
 

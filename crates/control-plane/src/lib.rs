@@ -17,4 +17,4 @@ mod server;
 mod steering;
 mod store;
 
-pub use server::{Backend, Config, Server, serve};
+pub use server::{Backend, Config, Database, Server, copy_log, serve};

@@ -18,7 +18,7 @@ use crate::checkpoints::{self, Checkpointer, Checkpoints, Places};
 use crate::http::{self, App};
 use crate::leases::Leases;
 use crate::ledger::Ledger;
-use crate::store::{EventStore, MemoryStore, NdjsonStore};
+use crate::store::{self, EventStore, MemoryStore, NdjsonStore, PostgresStore};
 
 /// How long requests under way may take to end once the process stops.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -27,20 +27,33 @@ const DRAIN: Duration = Duration::from_secs(15);
 const UPLOADS: usize = 4;
 
 /// Where the log is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Backend {
     /// In files under the data folder.
     Ndjson,
     /// In memory, for as long as the process lives.
     Memory,
+    /// In a PostgreSQL database that several control planes may share.
+    Postgres(Database),
+}
+
+/// The database of a log, by URLs that hold passwords.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// The URL with the role of the daily work.
+    pub url: SecretString,
+    /// The URL with the role that owns the schema. Used at the start only; without it the daily role makes the
+    /// schema.
+    pub owner_url: Option<SecretString>,
 }
 
 impl Backend {
     /// The word in `LEVIATHAN_BACKEND`.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Ndjson => "ndjson",
             Self::Memory => "memory",
+            Self::Postgres(_) => "postgres",
         }
     }
 }
@@ -147,7 +160,7 @@ impl Server {
     /// # Errors
     ///
     /// When the journal failed: every answer given before is durable, nothing was recorded after, and the
-    /// process must end with a failure so that somebody looks at the disk.
+    /// process must end with a failure so that somebody looks at its disk or database.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
         let Self { listener, address, app, ledger, checkpointer, read_only_for } = self;
         let failed = app.ledger.stopped();
@@ -185,25 +198,50 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let artifacts = Artifacts::open(&config.data.join("artifacts"))?;
     let key = config.log_key.as_ref().map(checkpoints::given_key).transpose()?;
     // A new log gets the name of the key that it is given, and otherwise one that no other log has.
-    let origin = match &key {
+    let new_origin = match &key {
         Some(key) => key.name().to_string(),
         None => format!("leviathan/{}", uuid::Uuid::new_v4()),
     };
-    let store: Box<dyn EventStore> = match config.backend {
-        Backend::Memory => Box::new(MemoryStore::new(&origin)),
-        Backend::Ndjson => Box::new(open_journal(config, &origin)?),
-    };
+    let store = open_store(config, &new_origin)?;
+    let origin = store.origin().to_owned();
     let (ledger, thread) = Ledger::start(store)?;
     let checkpoints = match config.backend {
-        Backend::Memory => None,
         Backend::Ndjson => {
-            let journal = config.data.join("journal");
-            let origin = std::fs::read_to_string(journal.join("origin")).context("the log has no name")?;
-            let places = Places { journal: &journal, key: &config.data.join("log-key") };
+            let places = Places { journal: &config.data.join("journal"), key: &config.data.join("log-key") };
             Some(Checkpoints::start(ledger.clone(), &origin, key, &places)?)
+        }
+        // A log in memory ends with the process, and one in a database is not signed yet.
+        Backend::Memory | Backend::Postgres(_) => {
+            if key.is_some() {
+                let backend = config.backend.as_str();
+                tracing::warn!(backend, "LEVIATHAN_LOG_KEY is not used: only a log in files is signed.");
+            }
+            None
         }
     };
     Ok(Opened { ledger, thread, checkpoints, artifacts })
+}
+
+fn open_store(config: &Config, new_origin: &str) -> anyhow::Result<Box<dyn EventStore>> {
+    Ok(match &config.backend {
+        Backend::Memory => Box::new(MemoryStore::new(new_origin)),
+        Backend::Ndjson => Box::new(open_journal(config, new_origin)?),
+        Backend::Postgres(Database { url, owner_url }) => {
+            Box::new(PostgresStore::open(url, owner_url.as_ref(), new_origin)?)
+        }
+    })
+}
+
+/// Copies the whole log of `from` to where `into` keeps its own, which must be new: the same records in the same
+/// bundles, so the same lines. Answers how many records there are. Blocks.
+///
+/// # Errors
+///
+/// When either cannot be opened, the original is damaged, or the destination is not empty.
+pub fn copy_log(from: &Config, into: &Config) -> anyhow::Result<u64> {
+    let from = open_store(from, "leviathan/empty").context("cannot open the log to copy")?;
+    let into = open_store(into, from.origin()).context("cannot open the log to copy into")?;
+    Ok(store::copy(&*from, &*into)?)
 }
 
 fn open_journal(config: &Config, origin: &str) -> anyhow::Result<NdjsonStore> {

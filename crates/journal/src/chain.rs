@@ -50,6 +50,11 @@ impl ChainHash {
         (is_lower && hex::decode_to_slice(text, &mut bytes).is_ok()).then_some(Self(bytes))
     }
 
+    /// What was kept as 32 bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The 32 bytes themselves.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

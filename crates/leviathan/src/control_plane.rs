@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
-use control_plane::{Backend, Config};
+use control_plane::{Backend, Config, Database};
 use secrecy::SecretString;
 
 use crate::data::DataFolder;
@@ -22,6 +22,12 @@ pub(crate) struct Arguments {
     /// Where the log is kept
     #[arg(long, env = "LEVIATHAN_BACKEND", value_enum, default_value = "ndjson")]
     backend: BackendName,
+    /// With the postgres backend: the URL of the database, with a role that may only look and call functions. Better given by the environment
+    #[arg(long, env = "LEVIATHAN_POSTGRES_URL", value_name = "URL", hide_env_values = true)]
+    postgres_url: Option<SecretString>,
+    /// The URL with the role that makes and owns the tables; used at the start only. Better given by the environment
+    #[arg(long, env = "LEVIATHAN_POSTGRES_OWNER_URL", value_name = "URL", hide_env_values = true)]
+    postgres_owner_url: Option<SecretString>,
     /// The operator's token: 8 characters or more, known to nobody else. Better given by the environment
     #[arg(long, env = "LEVIATHAN_CONTROL_PLANE_TOKEN", hide_env_values = true)]
     token: Option<SecretString>,
@@ -61,9 +67,12 @@ fn config(arguments: Arguments) -> anyhow::Result<Config> {
     let backend = match arguments.backend {
         BackendName::Ndjson => Backend::Ndjson,
         BackendName::Memory => Backend::Memory,
-        BackendName::Postgres => {
-            bail!("the postgres backend comes with a later version: use LEVIATHAN_BACKEND=ndjson")
-        }
+        BackendName::Postgres => Backend::Postgres(Database {
+            url: arguments.postgres_url.context(
+                "LEVIATHAN_BACKEND is postgres but LEVIATHAN_POSTGRES_URL is not set: set it to such as postgres://leviathan:password@host/leviathan?sslmode=require",
+            )?,
+            owner_url: arguments.postgres_owner_url,
+        }),
     };
     let token = arguments.token.context(
         "LEVIATHAN_CONTROL_PLANE_TOKEN is not set: set it to a long random text, such as that of `openssl rand -hex 32`",

@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use api::types::EventsQuery;
@@ -13,6 +16,7 @@ use model::event::{EventKind, Reason, Subject, Timestamp};
 use model::{ActorId, Event, EventId};
 use rustix::process::{Pid, Signal, kill_process};
 use secrecy::SecretString;
+use test_support::postgres::Postgres;
 
 const TOKEN: &str = "operator-token-of-the-tests";
 
@@ -20,7 +24,7 @@ const TOKEN: &str = "operator-token-of-the-tests";
 struct Process {
     child: Child,
     client: Client,
-    log: BufReader<ChildStderr>,
+    log: Option<BufReader<ChildStderr>>,
     said: String,
 }
 
@@ -42,17 +46,28 @@ impl Process {
             }
         };
         let client = Client::new(&format!("http://{address}"), SecretString::from(TOKEN)).unwrap();
-        Self { child, client, log, said }
+        Self { child, client, log: Some(log), said }
     }
 
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Lets it say as much as it likes meanwhile; all of it comes out once it has ended.
+    fn listen(&mut self) -> JoinHandle<String> {
+        let (mut said, mut log) = (std::mem::take(&mut self.said), self.log.take().unwrap());
+        std::thread::spawn(move || {
+            log.read_to_string(&mut said).unwrap();
+            said
+        })
+    }
+
     /// How it ended, and what it said until then.
     fn end(mut self) -> (ExitStatus, String) {
         let mut said = std::mem::take(&mut self.said);
-        self.log.read_to_string(&mut said).unwrap();
+        if let Some(mut log) = self.log.take() {
+            log.read_to_string(&mut said).unwrap();
+        }
         (self.child.wait().unwrap(), said)
     }
 }
@@ -194,6 +209,138 @@ async fn send_until_it_dies(client: Client, round: u64, sender: u32) -> Vec<Answ
     answered
 }
 
+/// Control planes on one database, by their clients; the processes come and go.
+struct Replicas {
+    server: Postgres,
+    database: String,
+    data: tempfile::TempDir,
+    clients: Mutex<Vec<Client>>,
+    answered: Mutex<Vec<(u64, String)>>,
+    is_over: AtomicBool,
+    logs: Mutex<Vec<JoinHandle<String>>>,
+}
+
+impl Replicas {
+    fn start_one(&self) -> Process {
+        let mut command = with(self.data.path(), "--backend", "postgres");
+        command
+            .env("LEVIATHAN_POSTGRES_URL", self.server.url("log_daily", &self.database))
+            .env("LEVIATHAN_POSTGRES_OWNER_URL", self.server.url("log_owner", &self.database));
+        let mut process = Process::start_by(command);
+        self.logs.lock().unwrap().push(process.listen());
+        process
+    }
+
+    /// Sends bundles of two, each to another replica and until it is answered for.
+    async fn send(&self, sender: usize) {
+        for n in 0.. {
+            let id = format!("{sender}-{n}");
+            let bundle = vec![event(&format!("{id}-a"), "a"), event(&format!("{id}-b"), "b")];
+            for turn in n.. {
+                let client = {
+                    let clients = self.clients.lock().unwrap();
+                    clients[(sender + turn) % clients.len()].clone()
+                };
+                match client.ingest(bundle.clone()).await {
+                    Ok(response) => {
+                        let mut answered = self.answered.lock().unwrap();
+                        answered.push((response.seqs[0].0, format!("{id}-a")));
+                        answered.push((response.seqs[1].0, format!("{id}-b")));
+                        break;
+                    }
+                    Err(error) => assert!(
+                        matches!(error, ClientError::Unreachable { .. })
+                            || matches!(error.code(), Some(ErrorCode::Unavailable | ErrorCode::Timeout)),
+                        "{error}"
+                    ),
+                }
+                if self.is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            if self.is_over.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until so many more events were answered for.
+    async fn progress(&self, events: usize) {
+        let count = || self.answered.lock().unwrap().len();
+        let (wanted, deadline) = (count() + events, Instant::now() + Duration::from_secs(60));
+        while count() < wanted {
+            assert!(Instant::now() < deadline, "nothing moves");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_on_one_database_lose_nothing_when_it_and_they_are_killed() {
+    let server = Postgres::start();
+    let database = server.create_database("log_owner");
+    server.create_role("log_daily");
+    let replicas = Arc::new(Replicas {
+        server,
+        database,
+        data: tempfile::tempdir().unwrap(),
+        clients: Mutex::default(),
+        answered: Mutex::default(),
+        is_over: AtomicBool::new(false),
+        logs: Mutex::default(),
+    });
+    let mut processes: Vec<Process> = (0..3).map(|_| replicas.start_one()).collect();
+    replicas.clients.lock().unwrap().extend(processes.iter().map(|process| process.client.clone()));
+    let senders: Vec<_> = (0..6)
+        .map(|sender| {
+            let replicas = Arc::clone(&replicas);
+            tokio::spawn(async move { replicas.send(sender).await })
+        })
+        .collect();
+    for (round, process) in processes.iter_mut().enumerate() {
+        replicas.progress(60).await;
+        let died = Arc::clone(&replicas);
+        let restart = move || {
+            died.server.kill();
+            died.server.restart();
+        };
+        tokio::task::spawn_blocking(restart).await.unwrap();
+        replicas.progress(60).await;
+        process.signal(Signal::KILL);
+        let new = replicas.start_one();
+        replicas.clients.lock().unwrap()[round] = new.client.clone();
+        *process = new;
+    }
+    replicas.progress(30).await;
+    replicas.is_over.store(true, Ordering::Relaxed);
+    for sender in senders {
+        sender.await.unwrap();
+    }
+
+    let kept = everything(&processes[0].client).await;
+    for (seq, id) in &*replicas.answered.lock().unwrap() {
+        assert_eq!(kept.get(*seq as usize - 1), Some(id), "answered for as number {seq}");
+    }
+    let distinct: BTreeSet<_> = kept.iter().collect();
+    assert_eq!(distinct.len(), kept.len(), "each event is there once");
+    for bundle in kept.chunks(2) {
+        assert_eq!(bundle[0].strip_suffix("-a"), bundle[1].strip_suffix("-b"), "bundles are whole");
+    }
+    for process in &processes {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while process.client.graph_summary().await.unwrap().head < kept.len() as u64 {
+            assert!(Instant::now() < deadline, "it does not follow");
+        }
+        assert_eq!(everything(&process.client).await, kept);
+    }
+    drop(processes);
+    for log in replicas.logs.lock().unwrap().drain(..) {
+        let said = log.join().unwrap();
+        assert!(said.contains("PostgreSQL") && !said.contains("postgres://"), "no URL is logged: {said}");
+    }
+}
+
 #[tokio::test]
 async fn a_torn_tail_is_set_aside_and_reported() {
     let data = tempfile::tempdir().unwrap();
@@ -271,7 +418,7 @@ fn what_it_cannot_be_started_with_is_said_with_the_way_out() {
     let rows = [
         (command(data.path()), "in use by process"),
         (with(other.path(), "--listen", &occupied), "is another control plane running?"),
-        (with(other.path(), "--backend", "postgres"), "comes with a later version"),
+        (with(other.path(), "--backend", "postgres"), "LEVIATHAN_POSTGRES_URL is not set"),
         (with(other.path(), "--backend", "paper"), "possible values: ndjson, postgres, memory"),
         (with(other.path(), "--listen", "nonsense"), "invalid socket address"),
         (with(other.path(), "--token", "short"), "shorter than 8 characters"),

@@ -4,5 +4,6 @@ pub mod claude;
 pub mod git_http;
 pub mod github;
 pub mod kubernetes;
+pub mod postgres;
 pub mod reference;
 pub mod repository;

@@ -140,7 +140,7 @@ async fn lost(
     let (deciding, attempt) = (Arc::clone(&app), id.clone());
     // The lease is read when the decision is made, not when the request arrives.
     let decide = move |graph: &Graph| {
-        steering::lost(graph, &attempt, &request, deciding.lease_remaining(&attempt), stamp)
+        steering::lost(graph, &attempt, &request, deciding.lease_for_a_verdict(&attempt), stamp)
     };
     let recorded = app.ledger.decide(decide).await?;
     Ok(Answer(Steered {

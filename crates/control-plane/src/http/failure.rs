@@ -96,7 +96,9 @@ impl From<NotRecorded> for Failure {
             NotRecorded::Stopped { reason } => Self {
                 internal: Some(reason),
                 ..Self::new(ErrorCode::Unavailable, "the journal takes no writes any more; reads still work")
-                    .with_hint("the control plane stops by itself: restart it once its disk is well")
+                    .with_hint(
+                        "the control plane stops by itself: restart it once its disk or database is well",
+                    )
             },
         }
     }
@@ -168,7 +170,17 @@ impl From<NotServed> for Failure {
 
 impl From<ReplayError> for Failure {
     fn from(error: ReplayError) -> Self {
-        Self::internal(error.to_string())
+        let text = error.to_string();
+        match error {
+            ReplayError::Read(ReadError::Unavailable { .. }) => {
+                let failure = Self::new(ErrorCode::Unavailable, "the journal cannot be reached");
+                Self { internal: Some(text), ..failure.with_hint("ask again in a second") }
+            }
+            ReplayError::Read(
+                ReadError::Io { .. } | ReadError::Damaged { .. } | ReadError::Altered { .. },
+            )
+            | ReplayError::Unknown(_) => Self::internal(text),
+        }
     }
 }
 

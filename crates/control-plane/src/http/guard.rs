@@ -8,10 +8,12 @@ use api::token::Bearer;
 use api::{Access, ErrorBody, ErrorCode, ROUTES, Route};
 use axum::Json;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::Uri;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use model::{AttemptId, Epoch};
 use tracing::Instrument;
 
 use super::App;
@@ -20,6 +22,9 @@ use super::failure::{Failure, no_such_method};
 
 /// How long a request may take from its first byte to its answer.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long `min_seq` waits.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -32,6 +37,14 @@ pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, nex
         Err(failure) => return failure.into_response(),
     };
     request.extensions_mut().insert(route);
+    if caller != Caller::Anybody
+        && let Err(failure) = catch_up(&app, request.uri_mut()).await
+    {
+        return failure.into_response();
+    }
+    if let Caller::Executor { attempt, epoch } = &caller {
+        hear_of(&app, attempt, *epoch).await;
+    }
     request.extensions_mut().insert(caller);
     let response = match tokio::time::timeout(TIME_LIMIT, next.run(request)).await {
         Ok(response) => response,
@@ -56,6 +69,47 @@ fn check(app: &App, request: &Request) -> Result<(&'static Route, Caller), Failu
         return Err(too_large(route));
     }
     Ok((route, caller))
+}
+
+/// Takes `min_seq=N` out of a query, on every route, and waits until this process has seen record N. With several
+/// control planes on one log, that is how to read what was recorded through another.
+async fn catch_up(app: &App, uri: &mut Uri) -> Result<(), Failure> {
+    let Some((wanted, rest)) = uri.query().and_then(split_min_seq) else { return Ok(()) };
+    let invalid = || {
+        let told = format!("min_seq is no number: {}", wanted.chars().take(80).collect::<String>());
+        Failure::new(ErrorCode::Invalid, told).with_hint("give the `head` of an earlier answer")
+    };
+    let wanted: u64 = wanted.parse().map_err(|_| invalid())?;
+    let path = if rest.is_empty() { uri.path().to_owned() } else { format!("{}?{rest}", uri.path()) };
+    *uri = path.parse().map_err(|_| Failure::internal("a URI without min_seq is none"))?;
+    let mut seen = app.ledger.seen();
+    let caught_up = async { seen.wait_for(|seen| *seen >= wanted).await.is_ok() };
+    if tokio::time::timeout(CATCH_UP, caught_up).await == Ok(true) {
+        return Ok(());
+    }
+    let told = format!("record {wanted} was asked for, but only {} are known here", *seen.borrow());
+    Err(Failure::new(ErrorCode::Unavailable, told).with_hint("ask again in a second, or without min_seq"))
+}
+
+/// An executor may turn to another control plane than the one that handed its attempt out. Waits until this one has
+/// heard of it, so that it is not told to stop.
+async fn hear_of(app: &App, attempt: &AttemptId, epoch: Epoch) {
+    if !app.ledger.is_shared() {
+        return;
+    }
+    let mut seen = app.ledger.seen();
+    let is_known = || app.ledger.history().graph().attempt(attempt).is_some_and(|it| it.epoch.0 >= epoch.0);
+    let known = async { while !is_known() && seen.changed().await.is_ok() {} };
+    // If it is not known by then, the fence says so.
+    let _ = tokio::time::timeout(CATCH_UP, known).await;
+}
+
+/// The value of `min_seq`, and the query without it.
+fn split_min_seq(query: &str) -> Option<(String, String)> {
+    let parts = || query.split('&');
+    let wanted = parts().find_map(|part| part.strip_prefix("min_seq="))?;
+    let rest: Vec<&str> = parts().filter(|part| !part.starts_with("min_seq=")).collect();
+    Some((wanted.to_owned(), rest.join("&")))
 }
 
 fn admit_caller(app: &App, access: Access, headers: &HeaderMap) -> Result<Caller, Failure> {

@@ -29,6 +29,11 @@ async fn readyz(app: Shared) -> Result<Json<Readiness>, Failure> {
         let failure = Failure::new(ErrorCode::Unavailable, "read_only: the journal takes no writes any more");
         return Err(Failure { internal: Some(reason.clone()), ..failure });
     }
+    if let Some(reason) = app.ledger.unreachable() {
+        let failure =
+            Failure::new(ErrorCode::Unavailable, "the journal cannot be reached; reads from memory go on");
+        return Err(Failure { internal: Some(reason), ..failure });
+    }
     let head = app.ledger.history().graph().head();
     // Every record was verified when the log was opened, and each one since is of our own making.
     Ok(Json(Readiness {

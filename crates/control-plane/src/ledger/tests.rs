@@ -1,5 +1,6 @@
 //! What the ledger tells its callers when its store, its queue or its own thread gives out.
 
+use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -33,8 +34,16 @@ impl EventStore for Obedient {
         Ok(Box::new(ObedientTurn { inner: self.inner.turn()?, words: &self.words, asks: &self.asks }))
     }
 
+    fn origin(&self) -> &str {
+        self.inner.origin()
+    }
+
     fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
         self.inner.read(from, limit)
+    }
+
+    fn bundles(&self, each: &mut dyn FnMut(Unchained, Head) -> ControlFlow<()>) -> Result<(), ReadError> {
+        self.inner.bundles(each)
     }
 }
 

@@ -130,17 +130,19 @@ impl Writer {
     fn failed(&self, error: AppendError) -> Failed {
         match error {
             AppendError::Full => Failed::Full,
+            AppendError::Unavailable { reason } => Failed::Unavailable { reason },
             AppendError::Poisoned { .. } => self.stop(error.to_string()),
         }
     }
 
     fn unread(&self, error: &ReplayError) -> Failed {
         match error {
-            ReplayError::Read(ReadError::Io { .. }) => Failed::Unavailable { reason: error.to_string() },
-            // What is there is damaged, or is from a newer version: nothing can be decided on it.
-            ReplayError::Read(ReadError::Damaged { .. }) | ReplayError::Unknown(_) => {
-                self.stop(error.to_string())
+            ReplayError::Read(ReadError::Io { .. } | ReadError::Unavailable { .. }) => {
+                Failed::Unavailable { reason: error.to_string() }
             }
+            // What is there is damaged, or is from a newer version: nothing can be decided on it.
+            ReplayError::Read(ReadError::Damaged { .. } | ReadError::Altered { .. })
+            | ReplayError::Unknown(_) => self.stop(error.to_string()),
         }
     }
 

@@ -15,6 +15,7 @@ mod segment;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -34,6 +35,7 @@ const READ_BYTES: u64 = 4 * 1024 * 1024;
 /// A log in a folder of which this process is the only writer.
 pub(crate) struct NdjsonStore {
     folder: PathBuf,
+    origin: String,
     segment_bytes: u64,
     writer: Mutex<Writer>,
     index: RwLock<Index>,
@@ -159,6 +161,7 @@ impl NdjsonStore {
         let writer = Writer::at_the_end_of(&index)?;
         Ok(Self {
             folder: folder.to_owned(),
+            origin,
             segment_bytes,
             writer: Mutex::new(writer),
             index: RwLock::new(index),
@@ -210,6 +213,10 @@ impl EventStore for NdjsonStore {
         self.index.read().unwrap_or_else(PoisonError::into_inner).head
     }
 
+    fn origin(&self) -> &str {
+        &self.origin
+    }
+
     fn turn(&self) -> Result<Box<dyn Turn + '_>, AppendError> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reason) = &writer.poison {
@@ -225,6 +232,53 @@ impl EventStore for NdjsonStore {
         };
         span.map_or(Ok(Vec::new()), |span| span.read())
     }
+
+    fn bundles(&self, each: &mut dyn FnMut(Unchained, Head) -> ControlFlow<()>) -> Result<(), ReadError> {
+        let segments: Vec<_> = {
+            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+            index.segments.iter().map(|segment| (Arc::clone(&segment.file), segment.end)).collect()
+        };
+        let mut head = Head::genesis(&self.origin);
+        for (file, end) in segments {
+            match bundles_of(&file, end, head, each)? {
+                ControlFlow::Continue(reached) => head = reached,
+                ControlFlow::Break(()) => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hands each bundle of one segment to `each`; the end of the segment, unless `each` had enough.
+fn bundles_of(
+    segment: &SegmentReader,
+    end: u64,
+    after: Head,
+    each: &mut dyn FnMut(Unchained, Head) -> ControlFlow<()>,
+) -> Result<ControlFlow<(), Head>, ReadError> {
+    let io = |source| ReadError::Io { segment: segment.path.clone(), source };
+    // A file of our own: the offset of the one that is read from is everybody's.
+    let file = File::open(&segment.path).map_err(io)?;
+    let mut is_enough = false;
+    let scan = journal::scan(file.take(end), after, |bundle, _: &[u64]| {
+        let (id, head) = (bundle.id().clone(), bundle.head());
+        let bodies = bundle.into_records().into_iter().map(|record| record.body().clone()).collect();
+        let bundle = Unchained::new(id, bodies).map_err(io::Error::other)?;
+        is_enough = is_enough || each(bundle, head).is_break();
+        if is_enough { Err(io::Error::other("enough")) } else { Ok(()) }
+    });
+    let scan = match scan {
+        Err(_) if is_enough => return Ok(ControlFlow::Break(())),
+        scan => scan.map_err(io)?,
+    };
+    let problem = match scan.tail {
+        Tail::Clean => return Ok(ControlFlow::Continue(scan.head)),
+        Tail::Torn { .. } => {
+            Damage { offset: scan.end, seq: scan.head.seq + 1, problem: DamageProblem::Commit }
+        }
+        Tail::Damaged(damage) => damage,
+    };
+    Err(ReadError::Damaged { segment: segment.path.clone(), damage: problem })
 }
 
 /// The file at the end of the log, for as long as nobody else may have it.

@@ -8,6 +8,7 @@ mod ingest;
 mod log;
 mod reading;
 mod registration;
+mod replicas;
 mod streaming;
 mod support;
 mod watching;
