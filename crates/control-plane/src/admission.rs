@@ -3,11 +3,15 @@
 use journal::{BodyError, CanonicalBody};
 use model::Event;
 
+use crate::history::{self, Fingerprint};
+
 /// An event, and the canonical bytes in which it will be kept.
 #[derive(Debug, Clone)]
 pub(crate) struct Admitted {
     pub(crate) event: Event,
     pub(crate) body: CanonicalBody,
+    /// Made here, so that the ledger's one thread does not have to.
+    pub(crate) fingerprint: Fingerprint,
 }
 
 /// Why some JSON is not an event.
@@ -37,7 +41,8 @@ impl Admitted {
     /// Spells an event of our own.
     pub(crate) fn of(event: Event) -> Result<Self, NotAdmitted> {
         let json = serde_json::to_vec(&event).map_err(|problem| NotAdmitted::Event(problem.to_string()))?;
-        Ok(Self { body: CanonicalBody::admit(&json)?, event })
+        let body = CanonicalBody::admit(&json)?;
+        Ok(Self { event, fingerprint: history::fingerprint(&body), body })
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Decision, Fence, Job, NotRecorded, Proposal, Recorded, ReplayError, Shared, StopsWithUs};
 use crate::admission::Admitted;
-use crate::history::{self, Earlier, Fingerprint, History};
+use crate::history::{Earlier, Fingerprint, History};
 use crate::store::{AppendError, ReadError, Turn};
 
 /// A batch that has so many events takes no more. One bundle may bring it beyond.
@@ -55,6 +55,8 @@ enum Failed {
 /// What of a proposal is new, and where all of it is.
 struct Sorted {
     fresh: Vec<Admitted>,
+    /// The ids of the new ones.
+    known: HashMap<EventId, (Seq, Fingerprint)>,
     seqs: Vec<Seq>,
 }
 
@@ -202,9 +204,9 @@ impl Batch {
         events: Vec<Admitted>,
         fence: Option<&Fence>,
     ) -> Result<Recorded, NotRecorded> {
-        let Sorted { fresh, seqs } = self.sort(history, events)?;
+        let Sorted { fresh, known, seqs } = self.sort(history, events)?;
         let (fresh, bodies): (Vec<Event>, Vec<CanonicalBody>) =
-            fresh.into_iter().map(|Admitted { event, body }| (event, body)).unzip();
+            fresh.into_iter().map(|Admitted { event, body, .. }| (event, body)).unzip();
         if let Some(first) = fresh.first() {
             let name = || BundleId::parse(first.event_id.as_str()).expect("every event id is a bundle id");
             let bundle = Unchained::new(id.unwrap_or_else(name), bodies)?;
@@ -216,18 +218,22 @@ impl Batch {
                 event_id: fresh[index].event_id.clone(),
                 refusal,
             })?;
-            self.add(bundle, &fresh);
+            self.head += fresh.len() as u64;
+            self.bytes += bundle.bodies().iter().map(|body| body.as_bytes().len()).sum::<usize>();
+            self.events.extend_from_slice(&fresh);
+            self.bundles.push(bundle);
+            self.known.extend(known);
         }
         Ok(Recorded { seqs, fresh, head: self.head })
     }
 
     /// Tells new events from those that are recorded already, or are in this batch.
     fn sort(&self, history: &History, events: Vec<Admitted>) -> Result<Sorted, NotRecorded> {
-        let mut sorted = Sorted { fresh: Vec::new(), seqs: Vec::with_capacity(events.len()) };
-        let mut own: HashMap<EventId, (Seq, Fingerprint)> = HashMap::new();
+        let mut sorted =
+            Sorted { fresh: Vec::new(), known: HashMap::new(), seqs: Vec::with_capacity(events.len()) };
         for admitted in events {
             let event_id = &admitted.event.event_id;
-            let body = history::fingerprint(&admitted.body);
+            let body = admitted.fingerprint;
             let earlier = match self.known.get(event_id) {
                 Some((seq, known)) if *known == body => Earlier::Same(*seq),
                 Some((seq, _)) => Earlier::Other(*seq),
@@ -238,12 +244,12 @@ impl Batch {
                 Earlier::Other(seq) => {
                     return Err(NotRecorded::Conflict { event_id: event_id.clone(), seq });
                 }
-                Earlier::Never => match own.get(event_id) {
+                Earlier::Never => match sorted.known.get(event_id) {
                     Some((seq, known)) if *known == body => sorted.seqs.push(*seq),
                     Some(_) => return Err(NotRecorded::Ambiguous { event_id: event_id.clone() }),
                     None => {
                         let seq = Seq(self.head + sorted.fresh.len() as u64 + 1);
-                        own.insert(event_id.clone(), (seq, body));
+                        sorted.known.insert(event_id.clone(), (seq, body));
                         sorted.seqs.push(seq);
                         sorted.fresh.push(admitted);
                     }
@@ -251,16 +257,6 @@ impl Batch {
             }
         }
         Ok(sorted)
-    }
-
-    fn add(&mut self, bundle: Unchained, events: &[Event]) {
-        for (event, body) in events.iter().zip(bundle.bodies()) {
-            self.head += 1;
-            self.bytes += body.as_bytes().len();
-            self.known.insert(event.event_id.clone(), (Seq(self.head), history::fingerprint(body)));
-        }
-        self.events.extend_from_slice(events);
-        self.bundles.push(bundle);
     }
 }
 
