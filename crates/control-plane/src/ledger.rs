@@ -325,11 +325,6 @@ impl Ledger {
         self.shared.stopped.subscribe()
     }
 
-    /// The seq of the newest record that readers see, and every newer one as it comes.
-    pub(crate) fn head(&self) -> watch::Receiver<u64> {
-        self.shared.seen.subscribe()
-    }
-
     /// How many proposals wait.
     pub(crate) fn waiting(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()

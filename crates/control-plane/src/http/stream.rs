@@ -52,7 +52,7 @@ async fn follow(
         query.after = Some(last);
     }
     let follower = Follower {
-        head: app.ledger.head(),
+        head: app.ledger.seen(),
         ledger: app.ledger.clone(),
         stopping: app.stopping.subscribe(),
         query,
