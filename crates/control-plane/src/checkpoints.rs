@@ -80,7 +80,7 @@ pub(crate) enum Refused {
     Key(#[from] NoKey),
     /// What is stored as the checkpoint is not one of this log.
     #[error(
-        "the checkpoint in {} is not one that the key of this log signed: {problem}. Nothing was changed: restore the file, and the key if that was replaced, from a backup",
+        "the checkpoint in {} is not one that the key of this log signed: {problem}. No record was changed: restore the file, and the key if that was replaced, from a backup",
         .file.display()
     )]
     Foreign {
@@ -102,7 +102,7 @@ pub(crate) enum Refused {
     },
     /// Records that were signed are not there any more.
     #[error(
-        "the journal ends with record {head}, but its checkpoint was signed when it had {signed}: the records {} to {signed} were cut off, or an older copy was put back. Nothing was changed: restore all of the journal from the newest backup", .head + 1
+        "the journal ends with record {head}, but its checkpoint was signed when it had {signed}: the records {} to {signed} were cut off, or an older copy was put back. No record was changed: restore all of the journal from the newest backup", .head + 1
     )]
     Cut {
         /// The records that there are.
@@ -112,7 +112,7 @@ pub(crate) enum Refused {
     },
     /// Records that were signed are now others.
     #[error(
-        "the first {signed} records of the journal are not those that its checkpoint was signed for: the history was rewritten{}. Nothing was changed: restore all of the journal from a backup",
+        "the first {signed} records of the journal are not those that its checkpoint was signed for: the history was rewritten{}. No record was changed now: restore all of the journal from a backup",
         .first.map(|seq| format!(", first of all in record {seq}")).unwrap_or_default()
     )]
     Rewritten {

@@ -1,9 +1,9 @@
 //! What happened: the event store, its only writer, the graph that follows from it, and the HTTP server in front.
 //!
-//! [`Server`] is all that other crates see. Inside, data flows one way: `http` reads requests and hands proposals
-//! to the `ledger`, which decides on one thread what is recorded, makes it durable in the `store`, takes it into
-//! the `history`, and only then answers. Behind it, `checkpoints` signs what is durable. This crate never touches a target's repository and starts no attempt:
-//! it records, refuses and tells.
+//! Other crates see [`Server`], [`copy_log`], and what [`measure`] measures for benchmarks. Inside, data flows one way:
+//! `http` reads requests and hands proposals to the `ledger`, which decides on one thread what is recorded, makes it
+//! durable in the `store`, takes it into the `history`, and only then answers. Behind it, `checkpoints` signs what is
+//! durable. This crate never touches a target's repository and starts no attempt: it records, refuses and tells.
 
 mod admission;
 mod artifacts;
