@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use api::types::EventsQuery;
-use journal::{BundleId, CanonicalBody, Head, Line, Unchained};
+use journal::{Bundle, BundleId, CanonicalBody, Head, Line, Lines, Unchained};
 use model::{AttemptId, Event};
 use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest, Sha256};
@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::admission::Admitted;
 use crate::history;
 use crate::ledger::Ledger;
-use crate::store::{EventStore, NdjsonStore};
+use crate::store::{EventStore, NdjsonStore, segments_in};
 
 /// How many events an in-process load records, and how fast a disk could take them.
 #[derive(Debug, Clone)]
@@ -36,13 +36,13 @@ pub struct Ingest {
     pub raw_per_second: f64,
 }
 
-/// How long one event takes while nothing else happens, in seconds.
-#[derive(Debug, Clone)]
+/// How long one event takes while nothing else happens, in seconds, each round.
+#[derive(Debug, Clone, Default)]
 pub struct Idle {
-    /// The median from proposal to answer.
-    pub answer: f64,
-    /// The median of a plain write and sync of the same line.
-    pub raw: f64,
+    /// From proposal to answer.
+    pub answers: Vec<f64>,
+    /// A plain write and sync of the same lines.
+    pub raw: Vec<f64>,
 }
 
 /// What a start on a long log costs.
@@ -62,12 +62,12 @@ pub struct Replay {
     pub verify: f64,
     /// Seconds to hash the same bytes and nothing else.
     pub hash: f64,
-    /// The median of one durable event on this log, in seconds.
-    pub append: f64,
-    /// The median of the summary's numbers, in seconds.
-    pub summary: f64,
-    /// The median of finding the events of one attempt, in seconds.
-    pub find: f64,
+    /// Seconds of single durable events on this log.
+    pub appends: Vec<f64>,
+    /// Seconds of the summary's numbers.
+    pub summaries: Vec<f64>,
+    /// Seconds of finding the events of one attempt.
+    pub finds: Vec<f64>,
 }
 
 /// Records `events` events through a ledger on files in `folder`, `in_flight` at once.
@@ -78,17 +78,15 @@ pub struct Replay {
 pub async fn ingest(folder: &Path, events: u64, in_flight: u64) -> anyhow::Result<Ingest> {
     let (ledger, thread) = start(&folder.join("ingest"))?;
     ledger.ingest(None, vec![Admitted::of(lives::target())?], None).await?;
-    let (recorded, bytes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let recorded = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
     let senders: Vec<_> = (0..in_flight)
         .map(|sender| {
-            let (ledger, recorded, bytes) = (ledger.clone(), Arc::clone(&recorded), Arc::clone(&bytes));
+            let (ledger, recorded) = (ledger.clone(), Arc::clone(&recorded));
             tokio::spawn(async move {
                 for n in (sender..).step_by(usize::try_from(in_flight)?) {
                     for event in lives::life(n) {
-                        let admitted = Admitted::of(event)?;
-                        bytes.fetch_add(admitted.body.as_bytes().len() as u64, Ordering::Relaxed);
-                        ledger.ingest(None, vec![admitted], None).await?;
+                        ledger.ingest(None, vec![Admitted::of(event)?], None).await?;
                         if recorded.fetch_add(1, Ordering::Relaxed) >= events {
                             return anyhow::Ok(());
                         }
@@ -106,7 +104,7 @@ pub async fn ingest(folder: &Path, events: u64, in_flight: u64) -> anyhow::Resul
     let mean_batch = ledger.measures().mean_batch();
     drop(ledger);
     end(thread)?;
-    let line = bytes.load(Ordering::Relaxed) as f64 / events as f64 + LINE_OVERHEAD;
+    let line = bytes_of(&folder.join("ingest"))? as f64 / events as f64;
     let raw = raw_writes(&folder.join("raw"), (line * mean_batch) as usize, Duration::from_secs(2))?;
     Ok(Ingest {
         events,
@@ -116,9 +114,6 @@ pub async fn ingest(folder: &Path, events: u64, in_flight: u64) -> anyhow::Resul
     })
 }
 
-/// What a line has beside its body and what a bundle of one has beside its line: hashes, names, numbers.
-const LINE_OVERHEAD: f64 = 350.0;
-
 /// Records single events one after the other, `rounds` times, in turns with plain writes of as many bytes.
 ///
 /// # Errors
@@ -127,21 +122,21 @@ const LINE_OVERHEAD: f64 = 350.0;
 pub async fn idle(folder: &Path, rounds: usize) -> anyhow::Result<Idle> {
     let (ledger, thread) = start(&folder.join("idle"))?;
     let mut file = File::create(folder.join("idle.raw"))?;
-    let (mut answers, mut raw) = (Vec::new(), Vec::new());
+    let mut idle = Idle::default();
     for n in 0..rounds {
         let admitted = Admitted::of(lives::pause(n as u64))?;
-        let line = vec![b'x'; admitted.body.as_bytes().len() + LINE_OVERHEAD as usize];
+        let lines = lines_of(&admitted)?;
         let began = Instant::now();
         ledger.ingest(None, vec![admitted], None).await?;
-        answers.push(began.elapsed().as_secs_f64());
+        idle.answers.push(began.elapsed().as_secs_f64());
         let began = Instant::now();
-        file.write_all(&line)?;
+        file.write_all(&lines)?;
         file.sync_data()?;
-        raw.push(began.elapsed().as_secs_f64());
+        idle.raw.push(began.elapsed().as_secs_f64());
     }
     drop(ledger);
     end(thread)?;
-    Ok(Idle { answer: median(answers), raw: median(raw) })
+    Ok(idle)
 }
 
 /// Makes a log of `events` events in `folder`, starts on it as a control plane does, and asks it a few things.
@@ -152,8 +147,7 @@ pub async fn idle(folder: &Path, rounds: usize) -> anyhow::Result<Idle> {
 pub async fn replay(folder: &Path, events: u64) -> anyhow::Result<Replay> {
     let journal = folder.join(format!("replay-{events}"));
     let attempt = make(&journal, events)?;
-    let bytes =
-        segments(&journal)?.iter().map(|path| Ok(path.metadata()?.len())).sum::<anyhow::Result<u64>>()?;
+    let bytes = bytes_of(&journal)?;
     let (verify, hash) = verified(&journal)?;
     let parse_and_hash = parsed_and_hashed(&journal)?;
 
@@ -170,23 +164,12 @@ pub async fn replay(folder: &Path, events: u64) -> anyhow::Result<Replay> {
         appends.push(began.elapsed().as_secs_f64());
     }
     let query = EventsQuery { attempt: Some(attempt), ..EventsQuery::default() };
-    let summary = repeated(|| ledger.history().graph().counts().clone().attempts);
-    let find = repeated(|| ledger.history().find(&query, 1_000).len());
+    let summaries = repeated(|| ledger.history().graph().counts().clone().attempts);
+    let finds = repeated(|| ledger.history().find(&query, 1_000).len());
     drop(ledger);
     end(thread)?;
     std::fs::remove_dir_all(&journal)?;
-    Ok(Replay {
-        events,
-        bytes,
-        cold,
-        cold_cpu,
-        parse_and_hash,
-        verify,
-        hash,
-        append: median(appends),
-        summary,
-        find,
-    })
+    Ok(Replay { events, bytes, cold, cold_cpu, parse_and_hash, verify, hash, appends, summaries, finds })
 }
 
 fn start(journal: &Path) -> anyhow::Result<(Ledger, std::thread::JoinHandle<()>)> {
@@ -231,17 +214,22 @@ fn append(store: &NdjsonStore, events: Vec<Event>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn segments(journal: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
-    let entries = std::fs::read_dir(journal)?.map(|entry| Ok(entry?.path()));
-    let mut paths = entries.collect::<anyhow::Result<Vec<_>>>()?;
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "ndjson"));
-    paths.sort();
-    Ok(paths)
+/// What the journal writes for one event alone.
+fn lines_of(admitted: &Admitted) -> anyhow::Result<Vec<u8>> {
+    let id = BundleId::parse(admitted.event.event_id.as_str())?;
+    let mut lines = Lines::default();
+    let unchained = Unchained::new(id, vec![admitted.body.clone()])?;
+    Bundle::after(Head::genesis(ORIGIN), unchained).encode(&mut lines);
+    Ok(lines.bytes)
+}
+
+fn bytes_of(journal: &Path) -> anyhow::Result<u64> {
+    segments_in(journal)?.iter().map(|path| Ok(path.metadata()?.len())).sum()
 }
 
 /// Seconds to verify the files, and to hash their bytes and nothing else.
 fn verified(journal: &Path) -> anyhow::Result<(f64, f64)> {
-    let paths = segments(journal)?;
+    let paths = segments_in(journal)?;
     let began = Instant::now();
     let mut head = Head::genesis(ORIGIN);
     for path in &paths {
@@ -263,7 +251,7 @@ fn verified(journal: &Path) -> anyhow::Result<(f64, f64)> {
 /// Processor seconds to read every body as an event and to hash it.
 fn parsed_and_hashed(journal: &Path) -> anyhow::Result<f64> {
     let mut seconds = 0.0;
-    for path in segments(journal)? {
+    for path in segments_in(journal)? {
         let bytes = std::fs::read(path)?;
         let lines = bytes.split(|byte| *byte == b'\n');
         let records: Vec<_> = lines
@@ -295,8 +283,8 @@ fn raw_writes(path: &Path, bytes: usize, time: Duration) -> anyhow::Result<Vec<f
     Ok(seconds)
 }
 
-/// The median of what a question takes; each sample is of a thousand questions.
-fn repeated<T>(mut question: impl FnMut() -> T) -> f64 {
+/// What a question takes; each sample is of a thousand questions.
+fn repeated<T>(mut question: impl FnMut() -> T) -> Vec<f64> {
     let sample = |_| {
         let began = Instant::now();
         for _ in 0..1_000 {
@@ -304,17 +292,12 @@ fn repeated<T>(mut question: impl FnMut() -> T) -> f64 {
         }
         began.elapsed().as_secs_f64() / 1_000.0
     };
-    median((0..21).map(sample).collect())
+    (0..21).map(sample).collect()
 }
 
 fn processor_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn mean(values: &[f64]) -> f64 {

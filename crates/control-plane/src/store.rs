@@ -17,7 +17,7 @@ use std::time::Duration;
 use journal::{Bundle, Damage, Head, Record, Unchained};
 
 pub(crate) use memory::MemoryStore;
-pub(crate) use ndjson::NdjsonStore;
+pub(crate) use ndjson::{NdjsonStore, segments_in};
 pub(crate) use postgres::PostgresStore;
 
 /// An append-only log that is extended by one writer at a time and read by any number.

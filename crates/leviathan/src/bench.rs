@@ -78,10 +78,6 @@ impl Goal {
         Self { goal, measured, limit, ratio: measured / limit, target: None, met: None, bound: "" }
     }
 
-    fn answer(&self) -> Answer {
-        if self.met == Some(false) { Answer::No } else { Answer::Yes }
-    }
-
     /// The ratio, and what it comes to, in words.
     fn verdict(&self) -> String {
         let Self { ratio, bound, .. } = self;
@@ -93,21 +89,24 @@ impl Goal {
     }
 }
 
-/// Prints the goals, as JSON objects or below a table, and says whether all are met.
-fn show(goals: &[Goal], json: bool, print_table: impl FnOnce()) -> anyhow::Result<Answer> {
+/// Prints the goals as JSON objects, or what `print` has for people, and says whether all are met.
+fn show(goals: &[Goal], json: bool, print: impl FnOnce()) -> anyhow::Result<Answer> {
     if json {
         for goal in goals {
             anstream::println!("{}", serde_json::to_string(goal)?);
         }
     } else {
-        print_table();
-        anstream::println!();
-        for goal in goals {
-            anstream::println!("{}: {}", goal.goal, goal.verdict());
-        }
+        print();
     }
-    let is_missed = goals.iter().any(|goal| goal.answer() == Answer::No);
+    let is_missed = goals.iter().any(|goal| goal.met == Some(false));
     Ok(if is_missed { Answer::No } else { Answer::Yes })
+}
+
+fn print_verdicts(goals: &[Goal]) {
+    anstream::println!();
+    for goal in goals {
+        anstream::println!("{}: {}", goal.goal, goal.verdict());
+    }
 }
 
 /// The middle one of some measurements, or the mean of the two in the middle.

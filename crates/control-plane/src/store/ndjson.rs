@@ -487,7 +487,7 @@ fn segment_name(first: u64) -> String {
 }
 
 /// The segments of a folder in the order of their names.
-fn segments_in(folder: &Path) -> Result<Vec<PathBuf>, OpenError> {
+pub(crate) fn segments_in(folder: &Path) -> Result<Vec<PathBuf>, OpenError> {
     let list = || {
         let mut found = Vec::new();
         for entry in fs::read_dir(folder)? {

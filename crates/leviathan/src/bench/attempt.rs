@@ -17,7 +17,7 @@ use model::Event;
 use model::event::{EventKind, Timestamp};
 use tokio::sync::watch;
 
-use super::{Goal, large_repository, machine, median, print_row};
+use super::{Goal, large_repository, machine, median, print_row, show};
 use crate::plain_git::git;
 use crate::scheduler::Settings;
 use crate::{Answer, up};
@@ -52,12 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         |times: fn(&Round) -> &[f64]| median(rounds.iter().map(|it| times(it).iter().sum()).collect());
     let goal =
         Goal::at_most(TARGET, "attempt-overhead", total(|round| &round.attempt), total(|round| &round.git));
-    if arguments.json {
-        anstream::println!("{}", serde_json::to_string(&goal)?);
-    } else {
-        print_table(arguments, &rounds, &goal);
-    }
-    Ok(goal.answer())
+    show(std::slice::from_ref(&goal), arguments.json, || print_table(arguments, &rounds, &goal))
 }
 
 /// What one round took, in seconds: by [`GIT_STEPS`] and by [`ATTEMPT_STEPS`].

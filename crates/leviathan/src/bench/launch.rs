@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{Goal, large_repository, machine, median, percentile, print_row};
+use super::{Goal, large_repository, machine, median, percentile, print_row, show};
 use crate::scheduler::{Settings, in_cluster};
 use crate::{Answer, up};
 use api_server::{ApiServer, Kind, NAMESPACE};
@@ -65,15 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     let measured = runtime.block_on(measure(arguments.attempts))?;
     let goals = measured.goals();
-    if arguments.json {
-        for goal in &goals {
-            anstream::println!("{}", serde_json::to_string(goal)?);
-        }
-    } else {
-        print_table(arguments, &measured, &goals);
-    }
-    let is_missed = goals.iter().any(|goal| goal.answer() == Answer::No);
-    Ok(if is_missed { Answer::No } else { Answer::Yes })
+    show(&goals, arguments.json, || print_table(arguments, &measured, &goals))
 }
 
 /// What was measured. Times are in seconds.
