@@ -68,12 +68,27 @@ fn the_table_names_every_step_and_the_ratio() {
     }
 }
 
+/// Runs a benchmark and holds what it says to the form: one object a line, with these names, of which those that
+/// decide have a target.
+fn told(subject: &[&str], rows: &[(&str, bool)]) -> Vec<Value> {
+    let finished = measured(subject, &["--json"]);
+    let goals: Vec<Value> = finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(goals.len(), rows.len(), "{}{}", finished.stdout, finished.stderr);
+    for (goal, (name, decides)) in goals.iter().zip(rows) {
+        assert_eq!(goal["goal"], *name);
+        let number = |name: &str| goal[name].as_f64().unwrap();
+        assert!((number("ratio") - number("measured") / number("limit")).abs() < 1e-9, "{goal}");
+        assert_eq!((goal["target"].is_number(), goal["met"].is_boolean()), (*decides, *decides), "{goal}");
+    }
+    let is_missed = goals.iter().any(|goal| goal["met"] == false);
+    assert_eq!(finished.code, i32::from(is_missed), "{}", finished.stderr);
+    goals
+}
+
 /// That every attempt has exactly one Job, one pod and one token is checked by the benchmark itself, which fails
 /// otherwise.
 #[test]
 fn launches_are_told_as_one_object_a_line_with_what_decides() {
-    let finished = measured(&FEW, &["--json"]);
-    let goals: Vec<Value> = finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let rows = [
         ("launch-rate", true),
         ("launch-overhead", false),
@@ -81,16 +96,14 @@ fn launches_are_told_as_one_object_a_line_with_what_decides() {
         ("claim-latency-p99", true),
         ("steady-pass", false),
     ];
-    assert_eq!(goals.len(), rows.len(), "{}{}", finished.stdout, finished.stderr);
-    for (goal, (name, decides)) in goals.iter().zip(rows) {
-        assert_eq!(goal["goal"], name);
-        let number = |name: &str| goal[name].as_f64().unwrap();
-        assert!((number("ratio") - number("measured") / number("limit")).abs() < 1e-9, "{goal}");
-        assert_eq!((goal["target"].is_number(), goal["met"].is_boolean()), (decides, decides), "{goal}");
-    }
-    assert_eq!(goals[0]["limit"], 20.0);
-    let is_missed = goals.iter().any(|goal| goal["met"] == false);
-    assert_eq!(finished.code, i32::from(is_missed), "{}", finished.stderr);
+    assert_eq!(told(&FEW, &rows)[0]["limit"], 20.0);
+}
+
+#[test]
+fn recording_and_starting_are_told_as_one_object_a_line() {
+    told(&["bench", "journal", "--events", "1000", "--rounds", "10"], &[("G1", true), ("G2", true)]);
+    let of_a_start = ["G4-replay", "G4-cold", "G5-verify", "G6-append", "G6-summary", "G6-find"];
+    told(&["bench", "replay", "--events", "10000"], &of_a_start.map(|name| (name, true)));
 }
 
 #[test]
