@@ -22,24 +22,20 @@ mod targets;
 mod tasks;
 mod view;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::sync::Arc;
 
 use api::token::Keyring;
-use api::types::{Passes, TargetObservation};
 use axum::Router;
 use axum::middleware;
 use model::event::Timestamp;
-use model::{AttemptId, TargetId};
 use tokio::sync::{Semaphore, watch};
 
 use self::failure::Failure;
 pub(crate) use self::metrics::Requests;
 use crate::artifacts::Artifacts;
 use crate::checkpoints::Checkpoints;
-use crate::leases::Leases;
 use crate::ledger::Ledger;
+use crate::presence::Presence;
 use crate::steering::Stamp;
 
 /// What every handler works with.
@@ -49,10 +45,7 @@ pub(crate) struct App {
     pub(crate) checkpoints: Option<Checkpoints>,
     pub(crate) artifacts: Artifacts,
     pub(crate) keyring: Keyring,
-    pub(crate) leases: Mutex<Leases>,
-    pub(crate) observations: RwLock<HashMap<TargetId, TargetObservation>>,
-    /// What was asked of the schedulers, and what became of it.
-    pub(crate) passes: watch::Sender<Passes>,
+    pub(crate) presence: Arc<Presence>,
     /// How many artifacts are received at once.
     pub(crate) uploads: Semaphore,
     pub(crate) backend: &'static str,
@@ -91,36 +84,6 @@ impl App {
     /// The time and randomness for one decision.
     fn stamp(&self) -> Stamp {
         Stamp { now: now(), nonce: uuid::Uuid::new_v4().as_u128() }
-    }
-
-    /// What is left of the lease of an attempt.
-    fn lease_remaining(&self, attempt: &AttemptId) -> std::time::Duration {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner).remaining(attempt, Instant::now())
-    }
-
-    /// What is left of it for whoever wants to declare the attempt lost.
-    fn lease_for_a_verdict(&self, attempt: &AttemptId) -> std::time::Duration {
-        if !self.ledger.is_shared() {
-            return self.lease_remaining(attempt);
-        }
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        leases.remaining_for_a_verdict(attempt, Instant::now())
-    }
-
-    /// What the executor of an attempt last said it is at.
-    fn activity(&self, attempt: &AttemptId) -> Option<String> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner).activity(attempt)
-    }
-
-    /// Begins the lease of an attempt anew.
-    fn renew_lease(&self, attempt: &AttemptId) {
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        leases.renew(attempt, Instant::now());
-    }
-
-    /// What a scheduler last saw of a target.
-    fn observation(&self, target: &TargetId) -> Option<TargetObservation> {
-        self.observations.read().unwrap_or_else(PoisonError::into_inner).get(target).cloned()
     }
 }
 

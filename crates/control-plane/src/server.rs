@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use api::token::Keyring;
@@ -16,8 +16,8 @@ use tokio::sync::{Semaphore, watch};
 use crate::artifacts::Artifacts;
 use crate::checkpoints::{self, Checkpointer, Checkpoints, Places};
 use crate::http::{self, App};
-use crate::leases::Leases;
 use crate::ledger::Ledger;
+use crate::presence::Presence;
 use crate::store::{self, EventStore, MemoryStore, NdjsonStore, PostgresStore};
 
 /// How long requests under way may take to end once the process stops.
@@ -54,6 +54,14 @@ impl Backend {
             Self::Ndjson => "ndjson",
             Self::Memory => "memory",
             Self::Postgres(_) => "postgres",
+        }
+    }
+
+    /// Where other control planes of this log are heard; none where there are none.
+    fn database_url(&self) -> Option<&SecretString> {
+        match self {
+            Self::Ndjson | Self::Memory => None,
+            Self::Postgres(database) => Some(&database.url),
         }
     }
 }
@@ -139,9 +147,7 @@ impl Server {
             checkpoints,
             artifacts,
             keyring: Keyring::new(&config.token),
-            leases: Leases::new(config.lease, Instant::now()).into(),
-            observations: std::sync::RwLock::default(),
-            passes: tokio::sync::watch::Sender::default(),
+            presence: Presence::new(config.lease, config.backend.database_url()).into(),
             uploads: Semaphore::new(UPLOADS),
             backend: config.backend.as_str(),
             requests: http::Requests::default(),
@@ -166,6 +172,7 @@ impl Server {
         let failed = app.ledger.stopped();
         let (stopping, stopped) = (app.stopping.clone(), app.stopping.subscribe());
         let until = when_to_stop(stop, failed.clone(), read_only_for, stopping);
+        let exchange = app.presence.exchange();
         let router = http::router(app);
         // Answers are small and wait for nothing: do not let the kernel hold them back.
         let listener = listener.tap_io(|stream| {
@@ -176,6 +183,9 @@ impl Server {
         tokio::select! {
             served = serving.into_future() => served.context("cannot serve")?,
             () = overdue(stopped) => tracing::warn!("Some requests did not end in time and were cut off."),
+        }
+        if let Some(exchange) = exchange {
+            exchange.abort();
         }
         // Its thread holds a handle on the ledger, and signs what was recorded until now.
         if let Some(checkpointer) = checkpointer {

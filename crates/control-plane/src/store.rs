@@ -4,7 +4,7 @@
 
 mod memory;
 mod ndjson;
-mod postgres;
+pub(crate) mod postgres;
 
 #[cfg(test)]
 mod conformance;

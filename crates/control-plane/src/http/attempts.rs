@@ -40,8 +40,8 @@ async fn list(app: Shared, Filters(query): Filters<AttemptsQuery>) -> Result<Jso
             attempts.push(view::attempt(
                 graph,
                 attempt,
-                app.lease_remaining(&attempt.id),
-                app.activity(&attempt.id),
+                app.presence.lease_remaining(&attempt.id),
+                app.presence.activity(&attempt.id),
             ));
         }
     }
@@ -54,7 +54,8 @@ async fn detail(app: Shared, Id(id): Id<AttemptId>) -> Result<Json<AttemptDetail
         let graph = history.graph();
         let attempt = graph.attempt(&id).ok_or_else(|| Refusal::UnknownAttempt(id.clone()))?;
         let seqs: Vec<u64> = attempt.events.iter().map(|seq| seq.0).collect();
-        let view = view::attempt(graph, attempt, app.lease_remaining(&id), app.activity(&id));
+        let view =
+            view::attempt(graph, attempt, app.presence.lease_remaining(&id), app.presence.activity(&id));
         (view, attempt.candidate.clone(), attempt.created.policy_digest.clone(), seqs)
     };
     let ledger = app.ledger.clone();

@@ -1,6 +1,6 @@
 //! Handing attempts to executors, and keeping them while they live.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use api::ErrorCode;
 use api::types::{
@@ -53,9 +53,8 @@ fn handed_out(app: &App, events: &[Event]) -> Result<Answer<Dispatched>, Failure
         Some((event.subject.attempt_id.as_ref()?, claimed.epoch))
     });
     let (id, epoch) = claimed.ok_or_else(|| Failure::internal("a hand-out recorded no claim"))?;
-    app.renew_lease(id);
     let history = app.ledger.history();
-    app.leases.lock().unwrap_or_else(PoisonError::into_inner).forget_ended(history.graph());
+    app.presence.handed_out(id, history.graph());
     let created = &known(history.graph(), id)?.created;
     Ok(Answer(Dispatched {
         attempt_id: id.clone(),
@@ -117,14 +116,9 @@ async fn heartbeat(
     };
     let history = app.ledger.history();
     fence.check(history.graph())?;
-    app.renew_lease(&id);
     let activity: String = request.activity.chars().take(200).collect();
     tracing::debug!(attempt.id = %id, attempt.activity = ?activity, "An executor is alive.");
-    let lease = {
-        let mut leases = app.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        leases.tell(&id, activity);
-        leases.length()
-    };
+    let lease = app.presence.heartbeat(&id, activity);
     Ok(Answer(HeartbeatResponse {
         lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
         paused: is_paused(history.graph(), &id),
@@ -140,7 +134,7 @@ async fn lost(
     let (deciding, attempt) = (Arc::clone(&app), id.clone());
     // The lease is read when the decision is made, not when the request arrives.
     let decide = move |graph: &Graph| {
-        steering::lost(graph, &attempt, &request, deciding.lease_for_a_verdict(&attempt), stamp)
+        steering::lost(graph, &attempt, &request, deciding.presence.lease_for_a_verdict(&attempt), stamp)
     };
     let recorded = app.ledger.decide(decide).await?;
     Ok(Answer(Steered {

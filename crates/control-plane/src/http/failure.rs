@@ -8,6 +8,7 @@ use model::graph::Refusal;
 use crate::artifacts::ArtifactError;
 use crate::checkpoints::NotServed;
 use crate::ledger::{Fenced, NotRecorded, ReplayError};
+use crate::presence::BoardError;
 use crate::steering::Denied;
 use crate::store::ReadError;
 
@@ -114,6 +115,16 @@ impl From<Denied> for Failure {
             Denied::Alive { .. } | Denied::Ended { .. } => Self::new(ErrorCode::IllegalStep, detail),
             Denied::NoReason => Self::new(ErrorCode::Invalid, detail),
         }
+    }
+}
+
+impl From<BoardError> for Failure {
+    fn from(error: BoardError) -> Self {
+        let failure = Self::new(
+            ErrorCode::Unavailable,
+            "the database cannot be reached, by which the control planes of this log tell each other what was asked",
+        );
+        Self { internal: Some(error.to_string()), ..failure.with_hint("ask again in a second") }
     }
 }
 

@@ -99,7 +99,7 @@ fn how_things_stand(app: &App, registry: &mut Registry) {
 
     let now = now();
     let tasks = graph.targets().flat_map(|(id, _)| {
-        tasks::tasks_of(graph, id, app.observation(id).as_ref(), now).into_iter().map(|task| {
+        tasks::tasks_of(graph, id, app.presence.observation(id).as_ref(), now).into_iter().map(|task| {
             let reason = task.reason.unwrap_or_else(|| "none".to_owned());
             vec![("target", task.target.to_string()), ("state", task.state), ("reason", reason)]
         })

@@ -18,19 +18,14 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new().route("/v1/scheduler/passes", get(look).post(request).put(report))
 }
 
-async fn request(app: Shared) -> Answer<PassRequested> {
-    let mut number = 0;
-    app.passes.send_modify(|passes| {
-        passes.requested += 1;
-        number = passes.requested;
-    });
-    Answer(PassRequested { number })
+async fn request(app: Shared) -> Result<Answer<PassRequested>, Failure> {
+    Ok(Answer(PassRequested { number: app.presence.request_pass().await? }))
 }
 
 /// Answers as soon as what is asked for is so. A question that asks for nothing is answered at once.
 async fn look(app: Shared, Filters(query): Filters<PassesQuery>) -> Result<Answer<Passes>, Failure> {
     let wait = Duration::from_millis(query.wait_ms.unwrap_or(0)).min(LONGEST_WAIT);
-    let mut passes = app.passes.subscribe();
+    let mut passes = app.presence.passes();
     let is_answer = |passes: &Passes| {
         let is_other = query.requested_after.is_none_or(|known| passes.requested != known);
         is_other && query.done_from.is_none_or(|number| passes.done >= number)
@@ -41,10 +36,6 @@ async fn look(app: Shared, Filters(query): Filters<PassesQuery>) -> Result<Answe
     Ok(Answer(now))
 }
 
-async fn report(app: Shared, Json(report): Json<PassReport>) {
-    app.passes.send_modify(|passes| {
-        // A number of before the last start of this process asks for nothing that is known here.
-        passes.done = passes.done.max(report.number.min(passes.requested));
-        passes.last = Some(report);
-    });
+async fn report(app: Shared, Json(report): Json<PassReport>) -> Result<(), Failure> {
+    Ok(app.presence.made_pass(report).await?)
 }

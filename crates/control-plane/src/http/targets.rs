@@ -1,6 +1,6 @@
 //! Which repositories are operated, and what a scheduler last saw of them.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use api::ErrorCode;
 use api::types::{
@@ -48,7 +48,7 @@ fn view(app: &App, id: &TargetId, target: &Target) -> TargetView {
         pause: target.pause.clone(),
         live_attempts: target.live.len() as u64,
         open_pull_requests: target.in_review.len() as u64,
-        observation: app.observation(id),
+        observation: app.presence.observation(id),
     }
 }
 
@@ -91,7 +91,7 @@ async fn observe(
     if app.ledger.history().graph().target(&id).is_none() {
         return Err(Refusal::UnknownTarget(id).into());
     }
-    app.observations.write().unwrap_or_else(PoisonError::into_inner).insert(id, observation);
+    app.presence.observed(id, observation);
     Ok(())
 }
 

@@ -29,7 +29,7 @@ async fn list(app: Shared, Filters(query): Filters<TasksQuery>) -> Result<Json<T
     for (target, _) in
         graph.targets().filter(|(id, _)| query.target.as_ref().is_none_or(|wanted| wanted == *id))
     {
-        tasks.extend(tasks_of(graph, target, app.observation(target).as_ref(), now()));
+        tasks.extend(tasks_of(graph, target, app.presence.observation(target).as_ref(), now()));
     }
     Ok(Json(TaskList { tasks }))
 }

@@ -21,8 +21,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, SimpleQueryMessage};
 
-use self::connection::{Connection, PATIENCE, chain_hash};
-use self::schema::said;
+use self::connection::chain_hash;
+pub(crate) use self::connection::{Connection, PATIENCE};
+pub(crate) use self::schema::said;
 use super::{AppendError, EventStore, ReadError, Turn, chained};
 
 /// How often a reader looks for what others recorded.
@@ -150,7 +151,7 @@ impl PostgresStore {
                 schema::prepare(owner, connection::role_of(url)?.as_deref(), new_origin).await?;
             }
             let connection = Connection::open(url).await?;
-            if owner.is_none() && !schema::exists(&connection).await? {
+            if owner.is_none() && !schema::is_current(&connection).await? {
                 schema::prepare(url, None, new_origin).await?;
             }
             let found = schema::check(&connection).await?;

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use api::types::EventsQuery;
+use api::types::{EventsQuery, HeartbeatRequest, LostEvidence, LostRequest, PassReport, PassesQuery};
 use api::{Client, ErrorCode};
 use leviathan_control_plane::{Backend, Config, Database, copy_log};
 use secrecy::SecretString;
 use serde_json::Value;
 use test_support::postgres::Postgres;
 
-use crate::support::{Plane, TOKEN, paused};
+use crate::support::{Plane, TOKEN, observation, paused};
 
 fn database(server: &Postgres) -> Backend {
     let name = server.create_database("log_owner");
@@ -89,6 +89,83 @@ async fn two_control_planes_agree_on_everything() {
     let c = Plane::start(files.path()).await;
     assert_eq!(c.client.events(&EventsQuery::default()).await.unwrap().events, all.events);
     c.stop().await;
+}
+
+/// Whoever asks `look` until it says so.
+async fn in_time(what: &str, look: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !look().await {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_said_to_one_is_known_to_the_other() {
+    let server = Postgres::start();
+    let backend = database(&server);
+    let data = tempfile::tempdir().unwrap();
+    let lease = Duration::from_secs(6);
+    let start = async || {
+        let adjust = |config: &mut Config| (config.backend, config.lease) = (backend.clone(), lease);
+        Plane::start_with(data.path(), adjust).await
+    };
+    let a = start().await.with_tasks(&["one"]).await;
+    let b = start().await;
+    let claimed = a.claim("one").await.unwrap();
+    let id = &claimed.attempt_id;
+    in_time("b follows", async || b.client.attempt(id).await.is_ok()).await;
+
+    // An executor that speaks to one of them is not lost at the other, however often its lease would have run out.
+    let executor = b.client_with(&claimed.token);
+    let beat = HeartbeatRequest { activity: "building".to_owned() };
+    let verdict = LostRequest {
+        expected_epoch: claimed.epoch,
+        evidence: LostEvidence::LeaseExpired,
+        reason: "silent".to_owned(),
+        actor_id: model::ActorId::parse("scheduler").unwrap(),
+    };
+    let until = Instant::now() + lease + lease / 4;
+    while Instant::now() < until {
+        executor.heartbeat(id, &beat).await.unwrap();
+        let refused = a.client.lost(id, &verdict).await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::IllegalStep), "{refused}");
+    }
+    in_time("a hears what the executor is at", async || {
+        a.client.attempt(id).await.unwrap().attempt.activity.as_deref() == Some("building")
+    })
+    .await;
+    // Silent at both, it is.
+    in_time("the lease runs out", async || a.client.lost(id, &verdict).await.is_ok()).await;
+
+    // So it is with what a scheduler saw, and with passes.
+    b.client.observe_target(&"shop".parse().unwrap(), &observation(&["unreachable"])).await.unwrap();
+    in_time("a hears what b's scheduler saw", async || {
+        let (status, targets) = get(&a, "/v1/targets").await;
+        status == 200 && targets.to_string().contains("unreachable")
+    })
+    .await;
+    let [first, second] = [a.client.request_pass().await.unwrap(), b.client.request_pass().await.unwrap()];
+    assert!(second.number > first.number);
+    let scheduler =
+        PassesQuery { requested_after: Some(first.number), wait_ms: Some(30_000), ..PassesQuery::default() };
+    let asked = a.client.passes(&scheduler).await.unwrap();
+    assert_eq!(asked.requested, second.number);
+    let report = PassReport {
+        number: asked.requested,
+        by: model::ActorId::parse("scheduler").unwrap(),
+        at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        launched: 1,
+        problems: Vec::new(),
+    };
+    a.client.report_pass(&report).await.unwrap();
+    let operator =
+        PassesQuery { done_from: Some(second.number), wait_ms: Some(30_000), ..PassesQuery::default() };
+    let done = b.client.passes(&operator).await.unwrap();
+    assert_eq!((done.done, done.last), (second.number, Some(report)));
+
+    a.stop().await;
+    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

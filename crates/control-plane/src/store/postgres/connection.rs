@@ -13,7 +13,7 @@ use super::schema::said;
 
 /// How long anything that is asked of the database may take, the waiting for a turn included. The server gives up
 /// before us, so that its answer is the one we hear.
-pub(super) const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What the server is told about each session: a statement ends, a lock is not waited for for ever, and a turn
 /// whose holder is gone or stuck is given back.
@@ -26,13 +26,13 @@ const LIMITS: &str = "SET statement_timeout = '30s';
     SET default_transaction_isolation = 'read committed'";
 
 /// A session. Its traffic runs in a task that ends with it.
-pub(super) struct Connection {
-    pub(super) client: Client,
+pub(crate) struct Connection {
+    pub(crate) client: Client,
 }
 
 impl Connection {
     /// Connects with the URL's own role.
-    pub(super) async fn open(url: &SecretString) -> Result<Self, OpenError> {
+    pub(crate) async fn open(url: &SecretString) -> Result<Self, OpenError> {
         let mut config = parse(url)?;
         config
             .application_name("leviathan")

@@ -7,8 +7,11 @@ use tokio_postgres::error::SqlState;
 use super::OpenError;
 use super::connection::{Connection, chain_hash};
 
+/// What makes each version of the schema from the one before it. None is ever changed once it was released.
+const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("board.sql")];
+
 /// The version of the schema that this program works with.
-const VERSION: i32 = 1;
+const VERSION: i32 = MIGRATIONS.len() as i32;
 
 /// The oldest server that this program was written for.
 const OLDEST_SERVER: i32 = 14;
@@ -22,7 +25,7 @@ pub(super) struct Found {
     pub(super) head: Head,
 }
 
-/// Makes the schema if it is not there, as the role of `owner`, and lets the role `daily` work with it.
+/// Makes the schema if it is not there, or migrates it, as the role of `owner`, and lets the role `daily` work with it.
 pub(super) async fn prepare(
     owner: &SecretString,
     daily: Option<&str>,
@@ -50,10 +53,11 @@ async fn make(
     if !is_there {
         client.batch_execute("CREATE SCHEMA leviathan").await?;
     }
-    let is_made: bool =
-        client.query_one("SELECT to_regclass('leviathan.schema_version') IS NOT NULL", &[]).await?.get(0);
-    if !is_made {
-        client.batch_execute(include_str!("schema.sql")).await?;
+    let from = version(connection).await?;
+    for migration in MIGRATIONS.iter().skip(usize::try_from(from).unwrap_or(0)) {
+        client.batch_execute(migration).await?;
+    }
+    if from == 0 {
         let genesis = Head::genesis(new_origin);
         client
             .execute(
@@ -68,7 +72,19 @@ async fn make(
     client.batch_execute("COMMIT").await
 }
 
-/// What the daily role needs: to look, and to call the two functions.
+/// The version that is there; 0 when nothing is.
+async fn version(connection: &Connection) -> Result<i32, tokio_postgres::Error> {
+    let client = &connection.client;
+    let is_made: bool =
+        client.query_one("SELECT to_regclass('leviathan.schema_version') IS NOT NULL", &[]).await?.get(0);
+    if !is_made {
+        return Ok(0);
+    }
+    let version = client.query_one("SELECT max(version) FROM leviathan.schema_version", &[]).await?;
+    Ok(version.get::<_, Option<i32>>(0).unwrap_or(0))
+}
+
+/// What the daily role needs: to look, to call the two functions, and to write what is beside the log.
 async fn grant(connection: &Connection, daily: &str) -> Result<(), tokio_postgres::Error> {
     let client = &connection.client;
     let role: String = client.query_one("SELECT quote_ident($1)", &[&daily]).await?.get(0);
@@ -76,23 +92,21 @@ async fn grant(connection: &Connection, daily: &str) -> Result<(), tokio_postgre
         .batch_execute(&format!(
             "GRANT USAGE ON SCHEMA leviathan TO {role};
              GRANT SELECT ON ALL TABLES IN SCHEMA leviathan TO {role};
+             GRANT INSERT, UPDATE, DELETE ON leviathan.notices TO {role};
+             GRANT UPDATE ON leviathan.passes TO {role};
              GRANT EXECUTE ON FUNCTION leviathan.take_turn(),
                  leviathan.append_bundles(bigint, bytea, text[], integer[], bytea[], bytea) TO {role}"
         ))
         .await
 }
 
-/// Whether the schema is there for this role.
-pub(super) async fn exists(connection: &Connection) -> Result<bool, OpenError> {
-    let row = connection.client.query_one("SELECT to_regclass('leviathan.schema_version') IS NOT NULL", &[]);
+/// Whether the schema is there for this role, and no older than this program.
+pub(super) async fn is_current(connection: &Connection) -> Result<bool, OpenError> {
     // Without USAGE on the schema even the look is refused.
-    match row.await {
-        Ok(row) => Ok(row.get(0)),
-        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-            Err(OpenError::NotAllowed(said(&error)))
-        }
-        Err(error) => Err(OpenError::Failed { action: "cannot look for the schema", reason: said(&error) }),
-    }
+    version(connection).await.map(|version| version >= VERSION).map_err(|error| match error.code() {
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => OpenError::NotAllowed(said(&error)),
+        _ => OpenError::Failed { action: "cannot look for the schema", reason: said(&error) },
+    })
 }
 
 /// What the database holds, once it is sure that this program may work with it.
@@ -103,11 +117,9 @@ pub(super) async fn check(connection: &Connection) -> Result<Found, OpenError> {
         reason: said(&error),
     };
     let client = &connection.client;
-    let row = client.query_one("SELECT max(version) FROM leviathan.schema_version", &[]).await;
-    let version: Option<i32> = row.map_err(failed)?.get(0);
-    match version {
-        Some(VERSION) => {}
-        found => return Err(OpenError::Version { found: found.unwrap_or(0), known: VERSION }),
+    match version(connection).await.map_err(failed)? {
+        VERSION => {}
+        found => return Err(OpenError::Version { found, known: VERSION }),
     }
     let row = client.query_one(
         "SELECT head.origin, head.seq, head.hash, last.hash
@@ -171,7 +183,7 @@ async fn could_rewrite(connection: &Connection) -> Result<bool, tokio_postgres::
 }
 
 /// What the server says, without what it quotes of a statement.
-pub(super) fn said(error: &tokio_postgres::Error) -> String {
+pub(crate) fn said(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(said) => format!("{} ({})", said.message(), said.code().code()),
         None => {

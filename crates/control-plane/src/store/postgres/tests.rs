@@ -141,6 +141,33 @@ fn the_daily_role_can_only_look_and_append() {
 }
 
 #[test]
+fn a_log_of_the_first_version_is_migrated_with_all_that_it_holds() {
+    let server = Postgres::start();
+    let database = server.create_database(OWNER);
+    let first = format!(
+        "CREATE SCHEMA leviathan; {}; INSERT INTO leviathan.chain_head (origin, seq, hash)
+         VALUES ('test/first', 0, decode('{}', 'hex'))",
+        include_str!("schema.sql"),
+        Head::genesis("test/first").hash
+    );
+    server.sql(OWNER, &database, &first).unwrap();
+    // Without the owner's URL it is said what is needed.
+    server.create_role(DAILY);
+    let daily = SecretString::from(server.url(DAILY, &database));
+    let refused = PostgresStore::open(&daily, None, "test/other").err().unwrap();
+    assert!(refused.to_string().contains("LEVIATHAN_POSTGRES_OWNER_URL"), "{refused}");
+
+    let store = open(&server, &database).unwrap();
+    assert_eq!(store.origin(), "test/first");
+    append(&store, &["one"]).unwrap();
+    assert_eq!(contents(&open(&server, &database).unwrap()).len(), 1);
+    // What is beside the log may be written by the daily role, and the log still may not.
+    server.sql(DAILY, &database, "UPDATE leviathan.passes SET requested = 1").unwrap();
+    server.sql(DAILY, &database, "DELETE FROM leviathan.notices").unwrap();
+    server.sql(DAILY, &database, "UPDATE leviathan.chain_head SET seq = 9").unwrap_err();
+}
+
+#[test]
 fn it_refuses_what_it_cannot_trust() {
     let server = Postgres::start();
     let database = server.create_database(OWNER);

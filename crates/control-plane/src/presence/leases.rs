@@ -2,8 +2,8 @@
 //!
 //! Heartbeats are not events: they are kept in memory and say nothing that outlives the process. After a start
 //! every attempt under way gets one whole lease, because its executor could not reach us while we were away. Where
-//! several processes share the log, the others' heartbeats are not known here: an attempt that this one has never
-//! heard of gets one whole lease when somebody first wants to declare it lost.
+//! several processes share the log they hear each other's heartbeats; an attempt of which nobody has said anything
+//! gets one whole lease when somebody first wants to declare it lost.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,7 +14,8 @@ use model::{AttemptId, Graph};
 #[derive(Debug)]
 pub(crate) struct Leases {
     length: Duration,
-    started: Instant,
+    /// Since when silence counts: the start of the process, or when it began to hear again.
+    listening: Instant,
     renewed: HashMap<AttemptId, Instant>,
     activities: HashMap<AttemptId, String>,
     /// How many leases there are when it is worth looking for those of attempts that have ended.
@@ -24,7 +25,7 @@ pub(crate) struct Leases {
 impl Leases {
     /// No lease is known yet; the process starts `now`.
     pub(crate) fn new(length: Duration, now: Instant) -> Self {
-        Self { length, started: now, renewed: HashMap::new(), activities: HashMap::new(), crowded: 0 }
+        Self { length, listening: now, renewed: HashMap::new(), activities: HashMap::new(), crowded: 0 }
     }
 
     /// How long a lease lasts.
@@ -42,6 +43,22 @@ impl Leases {
         self.activities.insert(attempt.clone(), activity);
     }
 
+    /// Grants every attempt a whole lease: whoever spoke meanwhile could not be heard here.
+    pub(crate) fn grant_all(&mut self, now: Instant) {
+        self.listening = now;
+    }
+
+    /// Takes in what another process heard of an attempt at a time that may be long ago.
+    pub(crate) fn hear(&mut self, attempt: &AttemptId, told: Instant, activity: Option<String>) {
+        if self.renewed.get(attempt).is_some_and(|known| *known >= told) {
+            return;
+        }
+        self.renew(attempt, told);
+        if let Some(activity) = activity {
+            self.tell(attempt, activity);
+        }
+    }
+
     /// What the executor of an attempt last said it is at.
     pub(crate) fn activity(&self, attempt: &AttemptId) -> Option<String> {
         self.activities.get(attempt).cloned()
@@ -49,7 +66,7 @@ impl Leases {
 
     /// How long the executor of `attempt` still counts as alive; zero once the lease has run out.
     pub(crate) fn remaining(&self, attempt: &AttemptId, now: Instant) -> Duration {
-        let since = self.renewed.get(attempt).copied().unwrap_or(self.started);
+        let since = self.renewed.get(attempt).map_or(self.listening, |renewed| self.listening.max(*renewed));
         (since + self.length).saturating_duration_since(now)
     }
 
@@ -91,6 +108,31 @@ mod tests {
         assert_eq!(leases.remaining(&attempt, start + Duration::from_secs(999)), Duration::ZERO);
         leases.forget_ended(&Graph::default());
         assert_eq!(leases.remaining(&attempt, start + Duration::from_secs(130)), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_others_heard_counts_from_when_it_was_said() {
+        let (length, start) = (Duration::from_secs(120), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let attempt = AttemptId::parse("attempt-a").unwrap();
+        let mut leases = Leases::new(length, start);
+        leases.hear(&attempt, at(100), Some("building".to_owned()));
+        assert_eq!(leases.remaining(&attempt, at(130)), Duration::from_secs(90));
+        // Older news, and what comes back of our own, change nothing.
+        leases.renew(&attempt, at(140));
+        leases.hear(&attempt, at(110), Some("waiting".to_owned()));
+        assert_eq!(leases.remaining(&attempt, at(140)), length);
+        assert_eq!(leases.activity(&attempt).as_deref(), Some("building"));
+        // That it was handed out says nothing of what it is at.
+        leases.hear(&attempt, at(150), None);
+        assert_eq!(leases.activity(&attempt).as_deref(), Some("building"));
+        // News of before our start take nothing from the grace of the start.
+        let mut restarted = Leases::new(length, at(1_000));
+        restarted.hear(&attempt, at(150), None);
+        assert_eq!(restarted.remaining(&attempt, at(1_010)), Duration::from_secs(110));
+        // Nor does silence count while nobody could be heard.
+        restarted.grant_all(at(2_000));
+        assert_eq!(restarted.remaining(&attempt, at(2_010)), Duration::from_secs(110));
     }
 
     #[test]
