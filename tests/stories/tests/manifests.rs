@@ -11,7 +11,10 @@ use leviathan_stories::manifests::{applied, documents, find, name, python, read,
 use leviathan_stories::root;
 use serde_json::{Value, json};
 
-const OVERLAYS: &[&str] = &["current-namespace", "own-namespace", "hardened"];
+const OVERLAYS: &[&str] = &["current-namespace", "own-namespace", "hardened", "postgres"];
+
+/// What the overlay with a database needs beside the one Secret of all others.
+const POSTGRES_SECRETS: &str = "ops/k8s/overlays/postgres/secrets.example.yaml";
 
 #[test]
 fn control_plane_yaml_is_the_rendering_of_its_overlay() {
@@ -39,6 +42,7 @@ fn every_manifest_is_valid_for_the_three_newest_versions() {
     }
     manifests.extend(read("ops/k8s/secrets.example.yaml"));
     manifests.extend(read("ops/k8s/backup.example.yaml"));
+    manifests.extend(read(POSTGRES_SECRETS));
     let (versions, problems) = validate(&manifests);
     assert_eq!(versions.len(), 3, "{versions:?}");
     assert!(problems.is_empty(), "{problems:#?}");
@@ -181,12 +185,18 @@ fn the_label_of_executors_is_on_nothing_else() {
 
 #[test]
 fn secrets_are_named_and_never_rendered() {
-    let example = read("ops/k8s/secrets.example.yaml");
-    assert_eq!(example.len(), 1);
-    assert_eq!(name(&example[0]), "leviathan-secrets");
-    let keys: BTreeSet<&str> =
-        example[0]["stringData"].as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(keys, BTreeSet::from(["ANTHROPIC_API_KEY", "GITHUB_TOKEN", "LEVIATHAN_CONTROL_PLANE_TOKEN"]));
+    let examples = [read("ops/k8s/secrets.example.yaml"), read(POSTGRES_SECRETS)].concat();
+    let keys_of = |secret: &Value| -> BTreeSet<String> {
+        secret["stringData"].as_object().unwrap().keys().cloned().collect()
+    };
+    let secrets: BTreeMap<&str, BTreeSet<String>> =
+        examples.iter().map(|secret| (name(secret), keys_of(secret))).collect();
+    let expected = [
+        ("leviathan-secrets", vec!["ANTHROPIC_API_KEY", "GITHUB_TOKEN", "LEVIATHAN_CONTROL_PLANE_TOKEN"]),
+        ("leviathan-postgres", vec!["LEVIATHAN_POSTGRES_OWNER_URL", "LEVIATHAN_POSTGRES_URL"]),
+    ];
+    let owned = |keys: Vec<&str>| keys.into_iter().map(str::to_owned).collect();
+    assert_eq!(secrets, expected.map(|(name, keys)| (name, owned(keys))).into());
     for overlay in OVERLAYS {
         let manifests = rendered(overlay);
         assert_eq!(of_kind(&manifests, "Secret").count(), 0, "{overlay}");
@@ -194,8 +204,9 @@ fn secrets_are_named_and_never_rendered() {
             let mut references = Vec::new();
             every(manifest, "secretKeyRef", &mut references);
             for reference in references {
-                assert_eq!(reference["name"], "leviathan-secrets");
+                let keys = &secrets[text(&reference["name"])];
                 assert!(keys.contains(text(&reference["key"])), "{reference}");
+                assert!(overlay == &"postgres" || reference["name"] == "leviathan-secrets", "{reference}");
             }
         }
     }
@@ -223,7 +234,8 @@ fn the_image_is_named_in_one_place() {
 fn the_programs_know_what_the_manifests_tell_them() {
     let page = |name: &str| std::fs::read_to_string(root().join("docs").join(name)).unwrap();
     let (commands, variables) = (page("cli.md"), page("configuration.md"));
-    for (name, template) in pods(&rendered("hardened")) {
+    let deployed = ["hardened", "postgres"].map(|overlay| pods(&rendered(overlay)));
+    for (name, template) in deployed.into_iter().flatten() {
         let container = &template["spec"]["containers"][0];
         let (program, arguments) = (text(&container["command"][0]), list(&container["args"]));
         let heading = format!("### `{program} {}`", text(&arguments[0]));
@@ -257,9 +269,14 @@ fn the_overlays_differ_in_what_they_say_they_do() {
         ["LimitRange/leviathan", "ResourceQuota/leviathan"]
     );
 
+    assert_eq!(
+        everything("postgres").difference(&own).map(String::as_str).collect::<Vec<_>>(),
+        ["PodDisruptionBudget/leviathan-control-plane"]
+    );
+
     let manifests = rendered("current-namespace");
     assert!(manifests.iter().all(|manifest| manifest["metadata"]["namespace"].is_null()));
-    for overlay in ["own-namespace", "hardened"] {
+    for overlay in ["own-namespace", "hardened", "postgres"] {
         let manifests = rendered(overlay);
         let namespace = find(&manifests, "Namespace", "leviathan");
         assert_eq!(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
@@ -270,6 +287,38 @@ fn the_overlays_differ_in_what_they_say_they_do() {
     let runtime_class = r#""LEVIATHAN_EXECUTOR_RUNTIME_CLASS""#;
     assert!(json!(rendered("hardened")).to_string().contains(runtime_class));
     assert!(!json!(rendered("own-namespace")).to_string().contains(runtime_class));
+}
+
+#[test]
+fn two_control_planes_share_a_database() {
+    let manifests = rendered("postgres");
+    let control_plane = &find(&manifests, "Deployment", "leviathan-control-plane")["spec"];
+    assert_eq!(control_plane["replicas"], 2);
+    assert_eq!(control_plane["strategy"]["type"], "RollingUpdate");
+    let environment = list(&control_plane["template"]["spec"]["containers"][0]["env"]);
+    let of = |wanted: &str| environment.iter().find(|variable| variable["name"] == wanted).unwrap();
+    assert_eq!(of("LEVIATHAN_BACKEND")["value"], "postgres");
+    let url = &of("LEVIATHAN_POSTGRES_URL")["valueFrom"]["secretKeyRef"];
+    assert_eq!((&url["name"], &url["optional"]), (&json!("leviathan-postgres"), &Value::Null));
+    // Both must find an artifact that one of them took in.
+    let claim = find(&manifests, "PersistentVolumeClaim", "leviathan-control-plane");
+    assert_eq!(claim["spec"]["accessModes"], json!(["ReadWriteMany"]));
+    // One may be taken away at a time, and both are spread over nodes: by the labels that the pods have.
+    let labels = &control_plane["template"]["metadata"]["labels"];
+    let budget = &find(&manifests, "PodDisruptionBudget", "leviathan-control-plane")["spec"];
+    assert!(budget["minAvailable"] == 1 && selects(&budget["selector"]["matchLabels"], labels));
+    let spread = &control_plane["template"]["spec"]["topologySpreadConstraints"][0];
+    assert!(selects(&spread["labelSelector"]["matchLabels"], labels), "{spread}");
+    // It may reach the database, and names; nothing else, and no metadata service.
+    let policy = find(&manifests, "NetworkPolicy", "leviathan-control-plane");
+    let reaches = |address: &str, port: u16| {
+        list(&policy["spec"]["egress"]).iter().any(|rule| {
+            list(&rule["ports"]).iter().any(|allowed| allowed["port"] == port)
+                && list(&rule["to"]).iter().any(|peer| holds(&peer["ipBlock"], address.parse().unwrap()))
+        })
+    };
+    assert!(reaches("10.0.0.5", 5432) && reaches("203.0.113.7", 5432) && reaches("169.254.20.10", 53));
+    assert!(!reaches("203.0.113.7", 443) && !reaches("169.254.169.254", 5432));
 }
 
 #[test]
