@@ -5,21 +5,22 @@
 //! journal/tiles/…       the hashes of the tree over all records, from which every proof is made
 //! ```
 //!
-//! A thread of its own looks once a second whether there are new records, takes their hashes into the tree,
+//! Of a log in a database, the checkpoint is in a table there and the tiles are in the data folder of each process.
+//! A thread of its own looks twice a second whether there are new records, takes their hashes into the tree,
 //! writes the tiles and then signs. It reads what the ledger has made durable and holds the ledger up by nothing.
 //! When the process starts, the stored checkpoint must be one of this log as it is now: a log that was cut,
 //! rewritten or rolled back is refused before anything is recorded after it.
 
 mod key;
+mod shelf;
 mod tiles;
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use journal::{
     Checkpoint, CheckpointError, InclusionProof, KeyError, KeyName, Note, NoteError, SigningKey, Subtree,
@@ -29,12 +30,16 @@ use journal::{
 use tokio::sync::watch;
 
 pub(crate) use self::key::{NoKey, given as given_key};
+pub(crate) use self::shelf::{FileShelf, Shelf, ShelfError, TableShelf};
 use self::tiles::{TileFolder, Unreadable};
 use crate::ledger::Ledger;
 use crate::store::ReadError;
 
 /// How long new records wait for their checkpoint.
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long what another process recorded may take to be seen here.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many records are read at once.
 const BATCH: usize = 4_096;
@@ -56,8 +61,10 @@ pub(crate) struct Checkpointer {
 
 /// Where the parts are that checkpoints need.
 pub(crate) struct Places<'a> {
-    /// The folder of the journal.
-    pub(crate) journal: &'a Path,
+    /// The place of the newest checkpoint.
+    pub(crate) shelf: Box<dyn Shelf>,
+    /// The folder of the tiles.
+    pub(crate) tiles: PathBuf,
     /// The file of the key, unless one is given.
     pub(crate) key: &'a Path,
 }
@@ -80,23 +87,22 @@ pub(crate) enum Refused {
     Key(#[from] NoKey),
     /// What is stored as the checkpoint is not one of this log.
     #[error(
-        "the checkpoint in {} is not one that the key of this log signed: {problem}. No record was changed: restore the file, and the key if that was replaced, from a backup",
-        .file.display()
+        "the checkpoint in {place} is not one that the key of this log signed: {problem}. No record was changed: restore the checkpoint, and the key if that was replaced, from a backup"
     )]
     Foreign {
-        /// The file.
-        file: PathBuf,
+        /// Where it is kept.
+        place: String,
         /// What is wrong.
         problem: CheckpointError,
     },
     /// There were checkpoints, and the last one is gone.
     #[error(
-        "the checkpoint {} is gone, but there are tiles of this log, so it was signed before: restore the file from a backup. If it is lost for good, remove {} too, and a new one is signed for the log as it is",
-        .file.display(), .tiles.display()
+        "the checkpoint in {place} is gone, but there are tiles of this log, so it was signed before: restore the checkpoint from a backup. If it is lost for good, remove {} too, and a new one is signed for the log as it is",
+        .tiles.display()
     )]
     Gone {
-        /// The file.
-        file: PathBuf,
+        /// Where it was kept.
+        place: String,
         /// The folder of the tiles.
         tiles: PathBuf,
     },
@@ -124,6 +130,9 @@ pub(crate) enum Refused {
     /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The checkpoint cannot be read or replaced.
+    #[error(transparent)]
+    Shelf(#[from] ShelfError),
     /// The file system failed.
     #[error("{action} {}: {source}", .path.display())]
     Io {
@@ -172,8 +181,7 @@ enum Useless {
 struct Shared {
     ledger: Ledger,
     key: SigningKey,
-    /// `journal/checkpoint`.
-    file: PathBuf,
+    shelf: Box<dyn Shelf>,
     tiles: TileFolder,
     tiles_folder: PathBuf,
     latest: watch::Sender<Arc<Signed>>,
@@ -188,7 +196,7 @@ impl Checkpoints {
         ledger: Ledger,
         origin: &str,
         key: Option<SigningKey>,
-        places: &Places<'_>,
+        places: Places<'_>,
     ) -> Result<(Self, Checkpointer), Refused> {
         let (shared, tree) = Shared::open(ledger, origin, key, places)?;
         tracing::info!(log.key = %shared.verifier(), log.size = tree.frontier().size(), "The log is what its checkpoint says.");
@@ -198,7 +206,7 @@ impl Checkpoints {
         let thread = std::thread::Builder::new().name("checkpoints".to_owned());
         let thread = thread.spawn(move || signer.run(&stopped)).map_err(|source| Refused::Io {
             action: "cannot start the thread that signs",
-            path: shared.file.clone(),
+            path: shared.tiles_folder.clone(),
             source,
         })?;
         Ok((Self { shared }, Checkpointer { thread, stop }))
@@ -293,19 +301,19 @@ impl Shared {
         ledger: Ledger,
         origin: &str,
         key: Option<SigningKey>,
-        places: &Places<'_>,
+        places: Places<'_>,
     ) -> Result<(Self, TileWriter), Refused> {
         let name = KeyName::parse(origin).map_err(Refused::Name)?;
-        let (file, tiles_folder) = (places.journal.join("checkpoint"), places.journal.join("tiles"));
+        let Places { shelf, tiles: tiles_folder, key: key_file } = places;
         let tiles = TileFolder::new(tiles_folder.clone());
         let io = |source| Refused::Io { action: "cannot read", path: tiles_folder.clone(), source };
-        let stored = read(&file)?;
+        let stored = shelf.read()?;
         if stored.is_none() && !tiles.is_empty().map_err(io)? {
-            return Err(Refused::Gone { file, tiles: tiles_folder });
+            return Err(Refused::Gone { place: shelf.place(), tiles: tiles_folder });
         }
         let key = match key {
             Some(key) => key,
-            None => key::kept(places.key, &name, stored.is_some())?,
+            None => key::kept(key_file, &name, stored.is_some())?,
         };
         if *key.name() != name {
             return Err(NoKey::Foreign { key: key.name().clone(), log: name }.into());
@@ -315,25 +323,19 @@ impl Shared {
         let shared = Self {
             ledger,
             key,
-            file,
+            shelf,
             tiles,
             tiles_folder,
             latest: watch::Sender::new(Arc::new(first)),
             repair: Mutex::default(),
         };
-        let tree = match stored {
-            Some(note) => {
-                let signed = shared.verified(note)?;
-                let tree = shared.require_beginning(&signed.checkpoint)?;
-                shared.latest.send_replace(Arc::new(signed));
-                tree
-            }
-            // Before any tile is there, so that tiles without a checkpoint mean that it was taken away.
-            None => {
-                shared.store(&shared.latest())?;
-                TileWriter::default()
-            }
-        };
+        // The first is signed before any tile is there, so that tiles without a checkpoint mean that it was taken away.
+        if stored.is_none() && shared.shelf.replace(None, &shared.latest())? {
+            return Ok((shared, TileWriter::default()));
+        }
+        let signed = shared.stored()?;
+        let tree = shared.require_beginning(&signed.checkpoint)?;
+        shared.latest.send_replace(Arc::new(signed));
         Ok((shared, tree))
     }
 
@@ -345,17 +347,20 @@ impl Shared {
         Arc::clone(&self.latest.borrow())
     }
 
-    /// A stored note as what we signed.
-    fn verified(&self, note: String) -> Result<Signed, Refused> {
+    /// What is stored, as what we or another process with our key signed.
+    fn stored(&self) -> Result<Signed, Refused> {
+        let place = self.shelf.place();
+        let Some(note) = self.shelf.read()? else {
+            return Err(Refused::Gone { place, tiles: self.tiles_folder.clone() });
+        };
         let checkpoint = Checkpoint::open(&note, &self.verifier());
-        let checkpoint =
-            checkpoint.map_err(|problem| Refused::Foreign { file: self.file.clone(), problem })?;
+        let checkpoint = checkpoint.map_err(|problem| Refused::Foreign { place, problem })?;
         Ok(Signed { checkpoint, note })
     }
 
     fn read_back(&self, signed: &Signed) -> Result<Note, Refused> {
         let foreign =
-            |problem: NoteError| Refused::Foreign { file: self.file.clone(), problem: problem.into() };
+            |problem: NoteError| Refused::Foreign { place: self.shelf.place(), problem: problem.into() };
         Note::parse(&signed.note).map_err(foreign)
     }
 
@@ -365,7 +370,7 @@ impl Shared {
     /// one that the log has there; the log itself was verified by its store.
     fn require_beginning(&self, signed: &Checkpoint) -> Result<TileWriter, Refused> {
         let Checkpoint { size, root, .. } = *signed;
-        let head = self.head();
+        let head = self.head_from(size);
         if size > head {
             return Err(Refused::Cut { head, signed: size });
         }
@@ -458,6 +463,15 @@ impl Shared {
         self.ledger.history().graph().head()
     }
 
+    /// The same once it is `seq` or more. Where others record too, what they signed may not have been seen yet.
+    fn head_from(&self, seq: u64) -> u64 {
+        let deadline = Instant::now() + PATIENCE;
+        while self.shelf.is_shared() && self.head() < seq && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.head()
+    }
+
     /// The leaf of a record that is there.
     fn leaf(&self, seq: u64) -> Result<TreeHash, Refused> {
         let record = self.ledger.records(seq, 1)?.pop();
@@ -469,29 +483,28 @@ impl Shared {
         Ok(subtree_hash(subtree, size, |tile| self.tiles.read(tile))?)
     }
 
-    /// Replaces the stored checkpoint if it is one that the next one continues.
-    fn swap(&self, next: &Signed) -> Result<(), Refused> {
-        let size = next.checkpoint.size;
-        let gone = || Refused::Gone { file: self.file.clone(), tiles: self.tiles_folder.clone() };
-        let stored = self.verified(read(&self.file)?.ok_or_else(gone)?)?.checkpoint;
-        if stored.size > size {
-            return Err(Refused::Cut { head: size, signed: stored.size });
+    /// Replaces the stored checkpoint by one of this tree, which must continue it. What is stored then; nothing when
+    /// another process knows more records than the tree has, or signs at this very moment.
+    fn advance(&self, tree: &TileWriter) -> Result<Option<Signed>, Refused> {
+        let frontier = tree.frontier();
+        let size = frontier.size();
+        let stored = self.stored()?;
+        let signed = &stored.checkpoint;
+        if signed.size > size {
+            let cut = Refused::Cut { head: size, signed: signed.size };
+            return if self.shelf.is_shared() { Ok(None) } else { Err(cut) };
         }
-        let root = root_of(stored.size, |subtree| self.hash(subtree, size));
+        let root = root_of(signed.size, |subtree| self.hash(subtree, size));
         let root = root.map_err(|problem| self.tiles_failed(io::Error::other(problem)))?;
-        if root != stored.root {
-            return Err(Refused::Rewritten { signed: stored.size, first: None });
+        if root != signed.root {
+            return Err(Refused::Rewritten { signed: signed.size, first: None });
         }
-        self.store(next)
-    }
-
-    /// Makes a checkpoint durable. A crash leaves this one or the one before.
-    fn store(&self, signed: &Signed) -> Result<(), Refused> {
-        let write = || {
-            tiles::write_whole(&self.file, signed.note.as_bytes())?;
-            File::open(self.file.parent().unwrap_or(Path::new(".")))?.sync_all()
-        };
-        write().map_err(|source| Refused::Io { action: "cannot write", path: self.file.clone(), source })
+        if signed.size == size {
+            return Ok(Some(stored));
+        }
+        let next = Checkpoint { origin: signed.origin.clone(), size, root: frontier.root() };
+        let next = sign(&next, &self.key);
+        Ok(self.shelf.replace(Some(&stored.note), &next)?.then_some(next))
     }
 
     fn tiles_failed(&self, source: io::Error) -> Refused {
@@ -556,30 +569,27 @@ impl Signer {
         })?;
         let tiles = tree.cut();
         write(&tiles)?;
-        let origin = signed.checkpoint.origin.clone();
-        let frontier = tree.frontier();
-        let next = Checkpoint { origin, size: frontier.size(), root: frontier.root() };
-        let next = sign(&next, &shared.key);
         // A crash before this line leaves tiles beyond the checkpoint. They follow from the log: nobody was told
         // of them, and the next start writes the same.
-        shared.swap(&next)?;
-        shared.latest.send_replace(Arc::new(next));
-        shared.tiles.tidy(&tiles);
+        if let Some(next) = shared.advance(&tree)? {
+            shared.latest.send_replace(Arc::new(next));
+            shared.tiles.tidy(&tiles);
+        }
         self.tree = Some(tree);
         Ok(())
     }
 }
 
+/// Puts the checkpoint of `from`, if there is one, into the empty place `into`. Who starts on it judges it by the key.
+pub(crate) fn carry(from: &dyn Shelf, into: &dyn Shelf) -> Result<(), Refused> {
+    let Some(note) = from.read()? else { return Ok(()) };
+    let foreign = |problem| Refused::Foreign { place: from.place(), problem };
+    let checkpoint = Checkpoint::read_unverified(&note).map_err(foreign)?;
+    into.replace(None, &Signed { checkpoint, note })?;
+    Ok(())
+}
+
 fn sign(checkpoint: &Checkpoint, key: &SigningKey) -> Signed {
     let note = checkpoint.sign(key).expect("the key has the name of the log");
     Signed { checkpoint: checkpoint.clone(), note: note.to_string() }
-}
-
-/// The stored note, if there is one.
-fn read(file: &Path) -> Result<Option<String>, Refused> {
-    match fs::read_to_string(file) {
-        Ok(note) => Ok(Some(note)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Refused::Io { action: "cannot read", path: file.into(), source }),
-    }
 }

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::artifacts::Artifacts;
-use crate::checkpoints::{self, Checkpointer, Checkpoints, Places};
+use crate::checkpoints::{self, Checkpointer, Checkpoints, FileShelf, Places, Shelf, TableShelf};
 use crate::http::{self, App};
 use crate::ledger::Ledger;
 use crate::presence::Presence;
@@ -215,21 +215,36 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let store = open_store(config, &new_origin)?;
     let origin = store.origin().to_owned();
     let (ledger, thread) = Ledger::start(store)?;
-    let checkpoints = match config.backend {
-        Backend::Ndjson => {
-            let places = Places { journal: &config.data.join("journal"), key: &config.data.join("log-key") };
-            Some(Checkpoints::start(ledger.clone(), &origin, key, &places)?)
-        }
-        // A log in memory ends with the process, and one in a database is not signed yet.
-        Backend::Memory | Backend::Postgres(_) => {
-            if key.is_some() {
-                let backend = config.backend.as_str();
-                tracing::warn!(backend, "LEVIATHAN_LOG_KEY is not used: only a log in files is signed.");
-            }
-            None
+    let checkpoints = match shelf(config, key.is_some())? {
+        None => None,
+        Some((shelf, tiles)) => {
+            let places = Places { shelf, tiles, key: &config.data.join("log-key") };
+            Some(Checkpoints::start(ledger.clone(), &origin, key, places)?)
         }
     };
     Ok(Opened { ledger, thread, checkpoints, artifacts })
+}
+
+/// Where the checkpoints of the log are kept, and the folder of its tiles; nothing of a log that is not signed.
+fn shelf(config: &Config, has_key: bool) -> anyhow::Result<Option<(Box<dyn Shelf>, PathBuf)>> {
+    let journal = config.data.join("journal");
+    Ok(match &config.backend {
+        Backend::Ndjson => {
+            Some((Box::new(FileShelf::new(journal.join("checkpoint"))), journal.join("tiles")))
+        }
+        Backend::Postgres(database) if has_key => {
+            Some((Box::new(TableShelf::new(&database.url)?), config.data.join("tiles")))
+        }
+        // All that serve it must sign with one key, so none makes one of its own.
+        Backend::Postgres(_) => {
+            tracing::warn!(
+                "The log is not signed: give every control plane of it the same LEVIATHAN_LOG_KEY, which `leviathanctl log keygen` makes."
+            );
+            None
+        }
+        // It ends with the process.
+        Backend::Memory => None,
+    })
 }
 
 fn open_store(config: &Config, new_origin: &str) -> anyhow::Result<Box<dyn EventStore>> {
@@ -243,15 +258,20 @@ fn open_store(config: &Config, new_origin: &str) -> anyhow::Result<Box<dyn Event
 }
 
 /// Copies the whole log of `from` to where `into` keeps its own, which must be new: the same records in the same
-/// bundles, so the same lines. Answers how many records there are. Blocks.
+/// bundles, so the same lines, and the newest checkpoint. Answers how many records there are. Blocks.
 ///
 /// # Errors
 ///
 /// When either cannot be opened, the original is damaged, or the destination is not empty.
 pub fn copy_log(from: &Config, into: &Config) -> anyhow::Result<u64> {
+    let shelves = (shelf(from, true)?, shelf(into, true)?);
     let from = open_store(from, "leviathan/empty").context("cannot open the log to copy")?;
     let into = open_store(into, from.origin()).context("cannot open the log to copy into")?;
-    Ok(store::copy(&*from, &*into)?)
+    let copied = store::copy(&*from, &*into)?;
+    if let (Some((from, _)), Some((into, _))) = shelves {
+        checkpoints::carry(&*from, &*into).context("the records were copied, but not their checkpoint")?;
+    }
+    Ok(copied)
 }
 
 fn open_journal(config: &Config, origin: &str) -> anyhow::Result<NdjsonStore> {

@@ -11,6 +11,7 @@ mod bench;
 mod check;
 mod contain;
 mod control_plane;
+mod copy_log;
 mod data;
 mod demo;
 mod executor;
@@ -53,6 +54,8 @@ enum Command {
     Up(Box<up::Arguments>),
     /// Keep the log and answer the API
     ControlPlane(control_plane::Arguments),
+    /// Copy the whole log between a folder and a database
+    CopyLog(copy_log::Arguments),
     /// See what is to be done and have it done
     Scheduler(Box<scheduler::Arguments>),
     /// Carry out one attempt
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Up(arguments) => up::run(*arguments),
         Command::ControlPlane(arguments) => control_plane::run(arguments),
+        Command::CopyLog(arguments) => copy_log::run(arguments),
         Command::Scheduler(arguments) => scheduler::run(*arguments),
         Command::Executor(arguments) => return executor::run(*arguments),
     };

@@ -466,3 +466,49 @@ fn plan_asks_with_the_token_that_is_kept_in_the_data_folder() {
     std::fs::write(data.path().join("token"), format!("{TOKEN}\n")).unwrap();
     assert_eq!(plan().0, Some(0), "{}", plan().1);
 }
+
+#[tokio::test]
+async fn the_log_moves_into_a_database_and_back_byte_for_byte() {
+    let (original, back) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let process = Process::start(original.path());
+    for n in 0..20 {
+        process
+            .client
+            .ingest(vec![event(&format!("{n}-a"), "a"), event(&format!("{n}-b"), "b")])
+            .await
+            .unwrap();
+    }
+    process.signal(Signal::TERM);
+    assert!(process.end().0.success());
+    let server = Postgres::start();
+    let database = server.create_database("log_owner");
+    let copy = |from: &str, into: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leviathan"));
+        command.args(["copy-log", from, into]).env_clear();
+        command.env("LEVIATHAN_POSTGRES_URL", server.url("log_owner", &database));
+        let output = command.output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), said)
+    };
+    let [from, into] = [&original, &back].map(|folder| folder.path().to_str().unwrap());
+    let (code, said) = copy(from, "postgres");
+    assert!(code == Some(0) && said.contains("Copied 40 records"), "{said}");
+    let (code, said) = copy("postgres", into);
+    assert!(code == Some(0), "{said}");
+    for name in ["00000000000000000001.ndjson", "origin", "checkpoint"] {
+        let read = |folder: &str| std::fs::read(Path::new(folder).join("journal").join(name)).unwrap();
+        assert!(read(from) == read(into), "{name}");
+    }
+    let nowhere = back.path().join("nowhere");
+    for (from, into, told) in [
+        (from, "postgres", "is not empty"),
+        (from, into, "is not empty"),
+        (from, from, "the same place"),
+        (nowhere.to_str().unwrap(), "postgres", "has no journal"),
+        ("postgres://role:secret@localhost/log", into, "LEVIATHAN_POSTGRES_URL"),
+    ] {
+        let (code, said) = copy(from, into);
+        assert!(code == Some(2) && said.contains(told), "{told}: {said}");
+    }
+    assert!(!nowhere.exists());
+}

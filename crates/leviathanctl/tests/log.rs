@@ -290,6 +290,72 @@ fn a_log_is_verified_through_the_api_and_from_its_export() {
 }
 
 #[test]
+fn an_export_becomes_a_journal_that_goes_on() {
+    let story = Story::new();
+    let export = story.path("export.ndjson");
+    story.while_running(|story, url| told(&story.asked(url, &["log", "export", export.to_str().unwrap()])));
+    let whole = fs::read_to_string(&export).unwrap();
+    let import = |folder: &Path| {
+        let arguments =
+            ["log", "import", "--key", &story.vkey, export.to_str().unwrap(), folder.to_str().unwrap()];
+        leviathanctl(&arguments).output().unwrap()
+    };
+    // What does not verify leaves no journal.
+    let damaged = [
+        (whole.replacen("because", "Because", 1), "record 1"),
+        (whole.trim_end().rsplit_once('\n').unwrap().0.to_owned() + "\n", "cut off"),
+        (whole.trim_end().to_owned(), "not whole"),
+    ];
+    for (text, word) in damaged {
+        fs::write(&export, text).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let output = import(folder.path());
+        let words = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && words.contains(word), "{words}");
+        assert!(!folder.path().join("journal").exists());
+    }
+
+    fs::write(&export, &whole).unwrap();
+    let original = story.path("data");
+    let kept = story.path("kept");
+    fs::rename(&original, &kept).unwrap();
+    assert!(told(&import(&original)).contains("300 records"));
+    assert_eq!(import(&original).status.code(), Some(2), "it is there already");
+    for (code, words) in story.judged(&story.journal()) {
+        assert_eq!(code, 0, "{words}");
+    }
+    fs::copy(kept.join("log-key"), original.join("log-key")).unwrap();
+    story.while_running(|story, url| {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let client = Client::new(url, SecretString::from(TOKEN)).unwrap();
+        // It knows what was recorded before.
+        let again = runtime.block_on(client.ingest(vec![paused("event-7-1"), paused("new")])).unwrap();
+        assert_eq!((again.duplicates, again.head), (1, 301));
+        let since = story.path("early.checkpoint");
+        let verify = ["log", "verify", "--key", &story.vkey, "--since", since.to_str().unwrap()];
+        assert!(told(&story.asked(url, &verify)).contains("early.checkpoint"));
+    });
+}
+
+#[test]
+fn a_key_is_made_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("log-key");
+    let arguments = ["log", "keygen", "example.com/log", file.to_str().unwrap()];
+    let vkey = told(&leviathanctl(&arguments).output().unwrap());
+    let key = journal::SigningKey::parse(fs::read_to_string(&file).unwrap().trim()).unwrap();
+    assert_eq!(key.verifier().to_string(), vkey.trim());
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    // An old key is never written over, and no two are the same.
+    assert_eq!(leviathanctl(&arguments).output().unwrap().status.code(), Some(2));
+    fs::remove_file(&file).unwrap();
+    assert_ne!(told(&leviathanctl(&arguments).output().unwrap()), vkey);
+    let refused = leviathanctl(&["log", "keygen", "two words", "/nonexistent/key"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
 fn a_proof_that_was_kept_holds_without_the_log() {
     let story = Story::new();
     let text = fs::read_to_string(story.path("early.proof")).unwrap();

@@ -193,7 +193,10 @@ fn secrets_are_named_and_never_rendered() {
         examples.iter().map(|secret| (name(secret), keys_of(secret))).collect();
     let expected = [
         ("leviathan-secrets", vec!["ANTHROPIC_API_KEY", "GITHUB_TOKEN", "LEVIATHAN_CONTROL_PLANE_TOKEN"]),
-        ("leviathan-postgres", vec!["LEVIATHAN_POSTGRES_OWNER_URL", "LEVIATHAN_POSTGRES_URL"]),
+        (
+            "leviathan-postgres",
+            vec!["LEVIATHAN_LOG_KEY", "LEVIATHAN_POSTGRES_OWNER_URL", "LEVIATHAN_POSTGRES_URL"],
+        ),
     ];
     let owned = |keys: Vec<&str>| keys.into_iter().map(str::to_owned).collect();
     assert_eq!(secrets, expected.map(|(name, keys)| (name, owned(keys))).into());

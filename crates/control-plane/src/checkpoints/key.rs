@@ -24,7 +24,7 @@ pub(crate) enum NoKey {
     },
     /// It is another log's.
     #[error(
-        "the key is that of the log `{key}`, but this log is `{log}`: give the key that signed this log's checkpoints"
+        "the key is that of the log `{key}`, but this log is `{log}`: give the key that signed this log's checkpoints; if none was ever signed, make one with `leviathanctl log keygen {log} FILE`"
     )]
     Foreign {
         /// The name of the key.

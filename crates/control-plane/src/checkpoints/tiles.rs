@@ -92,7 +92,8 @@ impl TileFolder {
             }
             let folder = path.parent().unwrap_or(&self.folder);
             create_folder(folder, &mut changed)?;
-            write_whole(&path, &bytes)?;
+            // Others may keep their tiles in the same folder.
+            write_whole(&path, &format!("{}.new", uuid::Uuid::new_v4()), &bytes)?;
             changed.insert(folder.to_owned());
         }
         changed.iter().try_for_each(|folder| File::open(folder)?.sync_all())
@@ -124,10 +125,11 @@ impl TileFolder {
 }
 
 /// Puts `bytes` under `path` so that a reader sees all of them or what was there before. The caller makes the
-/// name durable by a sync of its folder.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// name durable by a sync of its folder. Until it is whole, the file has `ending` after its name.
+pub(super) fn write_whole(path: &Path, ending: &str, bytes: &[u8]) -> io::Result<()> {
     let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".new");
+    unfinished.push(".");
+    unfinished.push(ending);
     let mut file = File::create(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;

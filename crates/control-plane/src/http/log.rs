@@ -38,8 +38,14 @@ pub(super) fn routes() -> Router<Arc<App>> {
 
 fn checkpoints(app: &App) -> Result<Checkpoints, Failure> {
     app.checkpoints.clone().ok_or_else(|| {
-        Failure::new(ErrorCode::NotFound, "this log is kept in memory and has no checkpoints")
-            .with_hint("start the control plane with LEVIATHAN_BACKEND=ndjson")
+        let (why, hint) = match app.backend {
+            "memory" => ("kept in memory", "start the control plane with LEVIATHAN_BACKEND=ndjson"),
+            _ => (
+                "kept without a key",
+                "give every control plane of it the same LEVIATHAN_LOG_KEY; `leviathanctl log keygen` makes one",
+            ),
+        };
+        Failure::new(ErrorCode::NotFound, format!("this log is {why} and has no checkpoints")).with_hint(hint)
     })
 }
 

@@ -7,6 +7,7 @@
 
 mod connection;
 mod schema;
+mod sessions;
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +17,6 @@ use std::time::Duration;
 use futures_util::future;
 use journal::{Bundle, BundleId, CanonicalBody, ChainHash, Head, Record, Unchained};
 use secrecy::SecretString;
-use tokio::runtime::Runtime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, SimpleQueryMessage};
@@ -24,6 +24,7 @@ use tokio_postgres::{Row, SimpleQueryMessage};
 use self::connection::chain_hash;
 pub(crate) use self::connection::{Connection, PATIENCE};
 pub(crate) use self::schema::said;
+pub(crate) use self::sessions::Sessions;
 use super::{AppendError, EventStore, ReadError, Turn, chained};
 
 /// How often a reader looks for what others recorded.
@@ -37,15 +38,13 @@ const READ_BYTES: i64 = 4 * 1024 * 1024;
 
 /// A log in a database.
 pub(crate) struct PostgresStore {
-    url: SecretString,
+    sessions: Sessions,
     origin: String,
     /// The end of the log as far as every record up to it was verified, or is of our making.
     known: Mutex<Head>,
     writer: Mutex<Writer>,
     readers: [Mutex<Option<Connection>>; READERS],
     next_reader: AtomicUsize,
-    /// Carries the traffic of the connections. Taken only by `drop`, which may run where blocking is forbidden.
-    runtime: Option<Runtime>,
 }
 
 /// The connection that appends.
@@ -141,12 +140,8 @@ impl PostgresStore {
         owner: Option<&SecretString>,
         new_origin: &str,
     ) -> Result<Self, OpenError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("postgres")
-            .enable_all()
-            .build()?;
-        let opened = runtime.block_on(async {
+        let sessions = Sessions::new(url)?;
+        let (connection, found) = sessions.block_on(async {
             if let Some(owner) = owner {
                 schema::prepare(owner, connection::role_of(url)?.as_deref(), new_origin).await?;
             }
@@ -156,24 +151,16 @@ impl PostgresStore {
             }
             let found = schema::check(&connection).await?;
             Ok::<_, OpenError>((connection, found))
-        });
-        let (connection, found) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                runtime.shutdown_background();
-                return Err(error);
-            }
-        };
+        })?;
         tracing::info!(journal.head = found.head.seq, "Opened the log in PostgreSQL.");
         Ok(Self {
-            url: url.clone(),
+            sessions,
             // Nothing is verified yet: the first reader begins at the first record.
             known: Mutex::new(Head::genesis(&found.origin)),
             origin: found.origin,
             writer: Mutex::new(Writer { connection: Some(connection), poison: None }),
             readers: Default::default(),
             next_reader: AtomicUsize::new(0),
-            runtime: Some(runtime),
         })
     }
 
@@ -189,62 +176,17 @@ impl PostgresStore {
         }
     }
 
-    /// Waits for `work`, but not for ever.
-    fn wait<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, Trouble>
-    where
-        Trouble: From<E>,
-    {
-        let runtime = self.runtime.as_ref().expect("the runtime is there until the store is dropped");
-        runtime.block_on(async {
-            match tokio::time::timeout(PATIENCE, work).await {
-                Ok(done) => Ok(done?),
-                Err(_) => Err(Trouble::Silent),
-            }
-        })
-    }
-
     /// Asks with a connection for reading; once more with a new one if the one at hand had died.
     fn ask(&self, first: i64, limit: usize) -> Result<Vec<Row>, ReadError> {
         let end = first.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX));
         let reader = self.next_reader.fetch_add(1, Ordering::Relaxed) % READERS;
         let mut reader = self.readers[reader].lock().unwrap_or_else(PoisonError::into_inner);
-        let rows = self.retried(&mut reader, async |connection| {
+        let rows = self.sessions.retried(&mut reader, async |connection| {
             let parameters: [(&(dyn ToSql + Sync), Type); 3] =
                 [(&first, Type::INT8), (&end, Type::INT8), (&READ_BYTES, Type::INT8)];
             connection.client.query_typed(READ, &parameters).await
         });
         rows.map_err(|trouble| ReadError::Unavailable { reason: trouble.to_string() })
-    }
-
-    /// Does `work` on a connection. One that has been idle may have died unnoticed: then again on a new one.
-    fn retried<T>(
-        &self,
-        slot: &mut Option<Connection>,
-        work: impl AsyncFn(&Connection) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, Trouble> {
-        loop {
-            let is_new = slot.is_none();
-            let connection = match slot.take() {
-                Some(connection) => connection,
-                None => self.wait(Connection::open(&self.url))?,
-            };
-            match self.wait(work(&connection)) {
-                Ok(done) => {
-                    *slot = Some(connection);
-                    return Ok(done);
-                }
-                Err(trouble) if is_new || !trouble.is_lost() => return Err(trouble),
-                Err(_) => {}
-            }
-        }
-    }
-}
-
-impl Drop for PostgresStore {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -276,7 +218,7 @@ impl EventStore for PostgresStore {
         if let Some(reason) = &writer.poison {
             return Err(AppendError::Poisoned { reason: reason.clone() });
         }
-        let taken = self.retried(&mut writer.connection, take_turn);
+        let taken = self.sessions.retried(&mut writer.connection, take_turn);
         let (origin, head) =
             taken.map_err(|trouble| AppendError::Unavailable { reason: trouble.to_string() })?;
         let turn = PostgresTurn { store: self, writer, head, is_open: true };
@@ -358,7 +300,7 @@ impl PostgresStore {
     fn bundles_after(&self, end: u64) -> Result<Vec<(String, u64, u64)>, ReadError> {
         let end = i64::try_from(end).unwrap_or(i64::MAX);
         let mut reader = self.readers[0].lock().unwrap_or_else(PoisonError::into_inner);
-        let rows = self.retried(&mut reader, async |connection| {
+        let rows = self.sessions.retried(&mut reader, async |connection| {
             let query = "SELECT bundle_id, first_seq, last_seq FROM leviathan.bundles WHERE first_seq > $1
                          ORDER BY first_seq LIMIT 1000";
             connection.client.query_typed(query, &[(&end, Type::INT8)]).await
@@ -439,7 +381,7 @@ impl Turn for PostgresTurn<'_> {
         self.is_open = false;
         // Whatever fails, the connection is dropped with it, and the server ends the transaction.
         let connection = self.writer.connection.take().expect("a turn has a connection");
-        match self.store.wait(commit(&connection, self.head, head, &bundles)) {
+        match self.store.sessions.wait(commit(&connection, self.head, head, &bundles)) {
             Ok(()) => {
                 self.writer.connection = Some(connection);
                 self.store.learn(head);
@@ -497,52 +439,10 @@ impl Drop for PostgresTurn<'_> {
             return;
         }
         if let Some(connection) = self.writer.connection.take()
-            && self.store.wait(connection.client.batch_execute("ROLLBACK")).is_ok()
+            && self.store.sessions.wait(connection.client.batch_execute("ROLLBACK")).is_ok()
         {
             self.writer.connection = Some(connection);
         }
-    }
-}
-
-/// What went wrong between us and the server.
-#[derive(Debug, thiserror::Error)]
-enum Trouble {
-    #[error("{0}")]
-    Connecting(#[from] OpenError),
-    #[error("{}", said(.0))]
-    Asking(#[from] tokio_postgres::Error),
-    #[error("the database does not answer")]
-    Silent,
-}
-
-impl Trouble {
-    /// Whether the connection died, or was ended by the server, rather than that something was refused on it.
-    fn is_lost(&self) -> bool {
-        match self {
-            Self::Connecting(_) | Self::Silent => false,
-            Self::Asking(error) => match error.as_db_error() {
-                None => true,
-                Some(said) => matches!(
-                    *said.code(),
-                    SqlState::ADMIN_SHUTDOWN
-                        | SqlState::CRASH_SHUTDOWN
-                        | SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
-                        | SqlState::IDLE_SESSION_TIMEOUT
-                ),
-            },
-        }
-    }
-
-    fn is(&self, state: &SqlState) -> bool {
-        matches!(self, Self::Asking(error) if error.code() == Some(state))
-    }
-
-    /// Whether the database holds something else than we believe, or computes something else.
-    fn is_disagreement(&self) -> bool {
-        let Self::Asking(error) = self else { return false };
-        error.code().is_some_and(|code| {
-            matches!(code.code(), "LV002" | "LV003") || *code == SqlState::UNIQUE_VIOLATION
-        })
     }
 }
 

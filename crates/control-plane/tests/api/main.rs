@@ -9,6 +9,7 @@ mod log;
 mod reading;
 mod registration;
 mod replicas;
+mod shared_log;
 mod streaming;
 mod support;
 mod watching;

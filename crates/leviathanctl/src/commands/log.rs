@@ -4,6 +4,8 @@
 mod audit;
 mod export;
 mod folder;
+mod import;
+mod keygen;
 mod remote;
 mod verify;
 
@@ -32,6 +34,8 @@ enum Command {
     Proof(ProofArguments),
     Vkey(VkeyArguments),
     Export(export::Arguments),
+    Import(import::Arguments),
+    Keygen(keygen::Arguments),
 }
 
 /// The key that the answers of a log are judged by.
@@ -98,6 +102,8 @@ pub(crate) async fn run(
         }
         Command::Vkey(VkeyArguments {}) => show(&client?.log_vkey().await?, screen),
         Command::Export(arguments) => export::run(arguments, &client?, vkey, screen).await,
+        Command::Import(arguments) => import::run(arguments, vkey, screen),
+        Command::Keygen(arguments) => keygen::run(&arguments, screen),
     }
 }
 

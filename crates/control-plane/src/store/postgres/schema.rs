@@ -8,7 +8,8 @@ use super::OpenError;
 use super::connection::{Connection, chain_hash};
 
 /// What makes each version of the schema from the one before it. None is ever changed once it was released.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("board.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("schema.sql"), include_str!("board.sql"), include_str!("checkpoint.sql")];
 
 /// The version of the schema that this program works with.
 const VERSION: i32 = MIGRATIONS.len() as i32;
@@ -94,6 +95,7 @@ async fn grant(connection: &Connection, daily: &str) -> Result<(), tokio_postgre
              GRANT SELECT ON ALL TABLES IN SCHEMA leviathan TO {role};
              GRANT INSERT, UPDATE, DELETE ON leviathan.notices TO {role};
              GRANT UPDATE ON leviathan.passes TO {role};
+             GRANT INSERT, UPDATE ON leviathan.checkpoint TO {role};
              GRANT EXECUTE ON FUNCTION leviathan.take_turn(),
                  leviathan.append_bundles(bigint, bytea, text[], integer[], bytea[], bytea) TO {role}"
         ))

@@ -95,7 +95,18 @@ impl Source {
     pub(super) fn read(&self, audit: &mut Audit) -> Result<Option<String>, Failure> {
         match self {
             Self::Folder { path, .. } => segments(path, audit),
-            Self::Export { path, .. } => lines(path, audit).map(|()| None),
+            Self::Export { path, .. } => {
+                let take = |line: &[u8]| audit.take_line(line).map_err(|told| damaged_export(path, &told));
+                lines(path, take).map(|()| None)
+            }
+        }
+    }
+
+    /// Hands over the lines of the records of an export, each as it stands there. Of a folder, nothing.
+    pub(super) fn records(&self, each: impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
+        match self {
+            Self::Folder { .. } => Ok(()),
+            Self::Export { path, .. } => lines(path, each),
         }
     }
 }
@@ -148,8 +159,12 @@ fn segment(path: &Path, audit: &mut Audit) -> Result<Option<String>, Failure> {
     }
 }
 
+fn damaged_export(path: &Path, told: &str) -> Failure {
+    Failure::No(format!("the export {} is damaged: {told}", path.display()))
+}
+
 /// Reads the records of an export.
-fn lines(path: &Path, audit: &mut Audit) -> Result<(), Failure> {
+fn lines(path: &Path, mut each: impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
     let file = File::open(path).map_err(|problem| unreadable(path, &problem))?;
     let mut file = BufReader::new(file);
     let mut line = Vec::new();
@@ -160,11 +175,10 @@ fn lines(path: &Path, audit: &mut Audit) -> Result<(), Failure> {
         if read.map_err(|problem| unreadable(path, &problem))? == 0 {
             return Ok(());
         }
-        let damaged = |told| Failure::No(format!("the export {} is damaged: {told}", path.display()));
         let text =
-            line.strip_suffix(b"\n").ok_or_else(|| damaged("its last line is not whole".to_owned()))?;
+            line.strip_suffix(b"\n").ok_or_else(|| damaged_export(path, "its last line is not whole"))?;
         if !std::mem::take(&mut is_head) {
-            audit.take_line(text).map_err(damaged)?;
+            each(text)?;
         }
     }
 }
