@@ -160,6 +160,11 @@ impl AttemptFolder {
         self.handover.join(ACTIVITY)
     }
 
+    /// Whether an operator has paused the target, as the executor last heard: [`PAUSED_YES`] or anything else.
+    pub fn paused(&self) -> PathBuf {
+        self.handover.join(PAUSED)
+    }
+
     /// HOME and TMPDIR of everything that runs in the agent's tree, and the agent's own papers.
     pub fn agent(&self) -> PathBuf {
         self.private.join("agent")
@@ -262,8 +267,12 @@ impl AttemptFolder {
     }
 }
 
+/// What the file [`PAUSED`] holds while the target is paused.
+pub(crate) const PAUSED_YES: &str = "yes";
+
 /// Names in the handover, which trusted stages open beneath it.
 pub(crate) const ACTIVITY: &str = "activity";
+pub(crate) const PAUSED: &str = "paused";
 pub(crate) const ARTIFACTS: &str = "artifacts";
 pub(crate) const CANDIDATE: &str = "candidate";
 pub(crate) const OUTCOME: &str = "outcome.json";

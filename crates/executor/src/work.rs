@@ -12,6 +12,7 @@ mod tools;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use api::types::Assignment;
@@ -29,7 +30,7 @@ use crate::agent::command::CommandAgent;
 use crate::checks::{self, Checks, SetUp, export, set_up};
 use crate::contain::Containment;
 use crate::fault::Fault;
-use crate::folder::AttemptFolder;
+use crate::folder::{AttemptFolder, PAUSED_YES};
 use crate::job::{Job, StageOutcome};
 use crate::spool::{Recorder, Spool};
 use crate::stage::{self, Stop};
@@ -232,6 +233,8 @@ impl<'a> Work<'a> {
         };
         let budget = self.spec.policy.limits.budget_usd.0;
         let mut config = claude::Config::new(key.clone(), budget, self.folder.transcript());
+        let folder = self.folder.clone();
+        config.is_paused = Arc::new(move || waits_for_an_operator(&folder));
         if let Some(prices) = prices {
             let prices = prices.parse();
             let prices = prices.map_err(|problem| invalid(format!("LEVIATHAN_MODEL_PRICES: {problem}")))?;
@@ -343,4 +346,15 @@ pub(crate) fn task_of(spec: &TargetSpec, job: &Job) -> Result<Task, Stop> {
                 .into())
         }
     }
+}
+
+/// Whether the target is paused, which people see as what the attempt is at.
+fn waits_for_an_operator(folder: &AttemptFolder) -> bool {
+    const PAUSED: &str = "paused: the model is asked nothing until an operator resumes";
+    let is_paused = std::fs::read(folder.paused()).is_ok_and(|told| told == PAUSED_YES.as_bytes());
+    let says_so = || std::fs::read(folder.activity()).is_ok_and(|told| told == PAUSED.as_bytes());
+    if is_paused != says_so() {
+        let _ = std::fs::write(folder.activity(), if is_paused { PAUSED } else { "the agent works" });
+    }
+    is_paused
 }

@@ -489,6 +489,37 @@ async fn cancelling_and_the_deadline_end_every_wait() {
 }
 
 #[tokio::test]
+async fn while_an_operator_has_paused_nothing_is_asked_or_spent() {
+    let mut stage = Stage::new([edit("one", "two"), Reply::finish("Done.")]).await;
+    // Paused from after the first call on, and resumed when it has been looked at often enough to wait.
+    let looks = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&looks);
+    stage.config.is_paused = Arc::new(move || {
+        let look = counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        (1..5).contains(&look)
+    });
+    let waited = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let waits = Arc::clone(&waited);
+    stage.config.pause = Arc::new(move |wait| {
+        waits.lock().unwrap().push(wait);
+        Box::pin(tokio::task::yield_now())
+    });
+    assert_eq!(stage.work().await.unwrap().usage.turns, 2);
+    assert_eq!(waited.lock().unwrap().len(), 4);
+    assert_eq!(stage.server.seen().len(), 2);
+
+    // A pause that nobody ends is ended by the deadline, and by a cancel.
+    let mut stage = Stage::new([]).await;
+    stage.config.is_paused = Arc::new(|| true);
+    stage.deadline = Instant::now() + Duration::from_millis(300);
+    assert_eq!(stage.work().await.unwrap_err().reason(), FailureReason::TimedOut);
+    assert_eq!(stage.server.seen().len(), 0);
+    stage.deadline = Instant::now() + Duration::from_secs(40);
+    stage.cancel.send_replace(true);
+    assert_eq!(stage.work().await.unwrap_err().reason(), FailureReason::Cancelled);
+}
+
+#[tokio::test]
 async fn a_stream_in_which_nothing_comes_is_given_up_and_asked_again() {
     let mut stage = Stage::new([view().hang_after(2), edit("one", "two"), Reply::finish("Done.")]).await;
     stage.config.idle_timeout = Duration::from_millis(400);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use leviathan_stories::{Installation, MergeKind, Origin, TOKEN, files_below};
+use leviathan_stories::{Installation, MergeKind, Origin, TOKEN, eventually, files_below};
 use serde_json::json;
 use test_support::claude::{ClaudeServer, KEY, Reply};
 use test_support::github::GitHub;
@@ -137,6 +137,50 @@ fn no_secret_is_in(world: &World, outputs: &[&[u8]]) {
             assert!(!is_there, "{secret} is in {place}");
         }
     }
+}
+
+#[test]
+fn a_pause_holds_the_next_call_and_a_cancel_ends_everything_soon() {
+    let wait = Reply::tool(
+        "bash",
+        json!({ "command": "touch src/began; while [ ! -e src/go ]; do sleep 0.1; done" }),
+    );
+    let world = world(vec![wait, edit("    log('users')\n    return []"), Reply::finish("Done.")], false);
+    let mut scheduler = world.story.start(&["scheduler"]);
+    let attempt = || world.story.json(&["attempts-list"])["attempts"][0].clone();
+    let tree = |name: &str| -> Option<std::path::PathBuf> {
+        let below = files_below(&world.story.data());
+        below.into_iter().map(|(path, _)| path).find(|path| path.ends_with(name))
+    };
+    eventually("the command runs", || tree("src/began").is_some());
+    let began = tree("src/began").unwrap();
+    world.story.ctl(&["pause", "--reason", "month's end"]).succeeded();
+    // Once its executor has heard of it, the command may end, and the model is not asked.
+    eventually("the executor hears of the pause", || {
+        files_below(&world.story.data())
+            .into_iter()
+            .any(|(path, content)| path.ends_with("paused") && content == b"yes")
+    });
+    std::fs::write(began.with_file_name("go"), "").unwrap();
+    eventually("the attempt says that it waits", || {
+        attempt()["activity"].as_str().is_some_and(|activity| activity.starts_with("paused"))
+    });
+    assert_eq!(world.claude.seen().len(), 1);
+
+    // A cancel ends the executor and its stage, and with them all that they started, also while they wait.
+    let is_held = |name: &str| {
+        let lock = std::fs::File::options().write(true).open(tree(name).unwrap()).unwrap();
+        lock.try_lock().is_err()
+    };
+    assert!(is_held("lock") && is_held("stage.lock"));
+    let id = attempt()["attempt_id"].as_str().unwrap().to_owned();
+    let asked = std::time::Instant::now();
+    world.story.ctl(&["cancel", &id, "--reason", "enough"]).succeeded();
+    eventually("nothing of the attempt runs", || !is_held("lock") && !is_held("stage.lock"));
+    println!("the attempt's processes ended {:?} after the cancel was asked for", asked.elapsed());
+    assert_eq!(world.claude.seen().len(), 1, "nothing was asked meanwhile");
+    assert_eq!(world.claude.forget_rest(), 2);
+    scheduler.kill();
 }
 
 #[test]

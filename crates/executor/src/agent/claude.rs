@@ -58,6 +58,8 @@ pub struct Config {
     pub transcript: PathBuf,
     /// Values, beside the key, that must not appear in the transcript or before the model.
     pub secrets: Vec<SecretString>,
+    /// Whether an operator wants nothing more to be spent for now. Asked before every call.
+    pub is_paused: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Waits between tries. Tests put something here that does not.
     pub pause: Arc<dyn Fn(Duration) -> Pending<()> + Send + Sync>,
 }
@@ -76,6 +78,7 @@ impl Config {
             idle_timeout: Duration::from_secs(120),
             transcript,
             secrets: Vec::new(),
+            is_paused: Arc::new(|| false),
             pause: Arc::new(|wait| Box::pin(tokio::time::sleep(wait))),
         }
     }

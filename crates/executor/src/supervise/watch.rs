@@ -12,11 +12,12 @@ use tokio::sync::watch;
 
 use crate::contain;
 use crate::courier::{Undelivered, is_fence};
-use crate::folder::{ACTIVITY, AttemptFolder};
+use crate::folder::{ACTIVITY, AttemptFolder, PAUSED, PAUSED_YES};
 use crate::toolbox::Tree;
 
-/// How often the control plane hears that the executor lives, unless its leases are shorter than it usually is.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How often the control plane hears that the executor lives, unless its leases are shorter than it usually is. In its
+/// answer the executor hears that it was cancelled or paused, so this is also how long those take.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// How soon a new activity is noticed.
 const LOOK: Duration = Duration::from_millis(500);
@@ -110,12 +111,18 @@ pub(crate) async fn heartbeats(
         let told = (stage == WORKING).then(|| told_activity(&handover)).flatten();
         told.unwrap_or_else(|| stage.to_owned())
     };
+    let mut told_paused = None;
     loop {
         let activity = activity_now();
         let rest = match client.heartbeat(attempt, &HeartbeatRequest { activity: activity.clone() }).await {
-            Ok(heard) => HEARTBEAT.min(Duration::from_millis(heard.lease_ms / 4)),
+            Ok(heard) => {
+                if told_paused.replace(heard.paused) != Some(heard.paused) {
+                    tell_paused(&handover, heard.paused);
+                }
+                HEARTBEAT.min(Duration::from_millis(heard.lease_ms / 4))
+            }
             // The attempt may go on without an answer; nothing is published without one.
-            Err(error) if error.is_transient() => HEARTBEAT / 5,
+            Err(error) if error.is_transient() => HEARTBEAT,
             Err(error) => match error.code() {
                 Some(ErrorCode::Fenced | ErrorCode::IllegalStep | ErrorCode::NotFound) => {
                     return Halt::Fenced(error.to_string());
@@ -130,6 +137,14 @@ pub(crate) async fn heartbeats(
             }
         };
         let _ = tokio::time::timeout(rest, news).await;
+    }
+}
+
+/// Tells the work stage whether its target is paused.
+fn tell_paused(handover: &Tree, is_paused: bool) {
+    let word = if is_paused { PAUSED_YES } else { "no" };
+    if let Err(error) = handover.write(PAUSED, word.as_bytes()) {
+        tracing::warn!("the work stage could not be told whether its target is paused: {error}");
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod history;
 
+use std::time::Duration;
+
 use model::event::Usage;
 use serde_json::{Value, json};
 
@@ -45,6 +47,9 @@ pub(super) struct Session {
     /// Shares of the budgets of which the model was told that they are used.
     told_share: u8,
 }
+
+/// How soon it is noticed that a pause has ended.
+const PAUSE_LOOK: Duration = Duration::from_millis(500);
 
 /// What may happen only once, or a few times, in one round.
 #[derive(Debug, Default)]
@@ -178,6 +183,7 @@ impl Session {
         loop {
             bounds.check()?;
             self.check_context()?;
+            self.wait_while_paused(bounds).await?;
             let wanted = self.config.budgets.output_tokens << u32::from(round.enlarged);
             let fixed_bytes = self.fixed.to_string().len();
             let hold = self.ledger.reserve(self.history.most_tokens(fixed_bytes), wanted)?;
@@ -207,6 +213,14 @@ impl Session {
             tracing::warn!(error = %error, wait_ms = wait.as_millis(), "a call to the model failed and is tried again");
             bounds.hold((self.config.pause)(wait)).await?;
         }
+    }
+
+    /// Waits until nobody wants the attempt to wait. Its deadline goes on.
+    async fn wait_while_paused(&self, bounds: &Bounds) -> Result<(), FailureCause> {
+        while (self.config.is_paused)() {
+            bounds.hold((self.config.pause)(PAUSE_LOOK)).await?;
+        }
+        Ok(())
     }
 
     /// Takes one answer into the history and does what it wants. Returns the report when the round is over.
