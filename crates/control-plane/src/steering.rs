@@ -107,6 +107,7 @@ pub(crate) fn claim(graph: &Graph, request: &ClaimRequest, stamp: Stamp) -> Resu
         model: request.model.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         timeout_seconds: request.timeout_seconds,
+        budget_micro_usd: request.limits.spending.set_aside(Some(&request.agent)),
     };
     let claimed = AttemptClaimed { epoch: Epoch::FIRST, launcher: request.launcher.clone() };
     let subject = Subject::attempt(&request.target_id, &request.task_id, &new_attempt(stamp));

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use api::Client;
 use clap::Args;
 use jiff::SignedDuration;
-use model::{ActorId, AgentChoice, Digest};
+use model::{ActorId, AgentChoice, Digest, MicroDollars};
 use scheduler::launch::{PASSED_ON, Worktree};
 use scheduler::plan::Agent;
 use scheduler::{Config, Fault, Launcher, Report, RepositoryAccess};
@@ -70,6 +70,9 @@ pub(crate) struct Settings {
     /// The model of the claude agent
     #[arg(long, env = "LEVIATHAN_MODEL")]
     model: Option<String>,
+    /// How many US dollars the attempts at all targets may cost that are begun on one day, in UTC [default: unlimited]
+    #[arg(long, env = "LEVIATHAN_BUDGET_USD_PER_DAY", value_name = "DOLLARS", value_parser = dollars)]
+    budget_usd_per_day: Option<MicroDollars>,
     /// The name of this scheduler in the log [default: from the host and the data folder]
     #[arg(long, value_name = "NAME")]
     name: Option<ActorId>,
@@ -178,6 +181,7 @@ impl Settings {
             config_maps: None,
             leadership: None,
             agent: Agent { choice: self.agent, model: self.model },
+            budget_per_day: self.budget_usd_per_day,
             access: RepositoryAccess { git: Git::find()?.with_network(network), github },
             interval: self.interval,
             review_interval: self.review_interval,
@@ -247,6 +251,11 @@ pub(crate) fn told_to_stop() -> anyhow::Result<watch::Receiver<bool>> {
         stop.send_replace(true);
     });
     Ok(stopped)
+}
+
+fn dollars(text: &str) -> Result<MicroDollars, String> {
+    MicroDollars::parse(text)
+        .ok_or_else(|| format!("`{text}` is no amount in US dollars such as `20` or `2.50`"))
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {

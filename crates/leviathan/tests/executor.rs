@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use api::Client;
 use api::types::{ClaimRequest, DispatchRequest, Dispatched, EventsQuery, ReasonRequest, RegisterTarget};
 use model::event::{EventKind, Subject, TaskFacts, Timestamp};
-use model::select::TargetLimits;
+use model::select::{Spending, TargetLimits};
 use model::{ActorId, AttemptId, CommitId, Contract, Document, Event, EventId, TargetId, TargetSpec, TaskId};
 use secrecy::SecretString;
 use target::{Git, Mirror, Remote};
@@ -92,6 +92,7 @@ impl Installation {
             depends_on: Vec::new(),
             allowed_paths: vec!["requirements.txt".to_owned()],
             max_attempts: 2,
+            agent: None,
         };
         let created = Event {
             event_id: EventId::parse("task-001-created").unwrap(),
@@ -109,7 +110,12 @@ impl Installation {
             contract_digest: spec.digests.contract.clone(),
             policy_digest: spec.digests.policy.clone(),
             operator_policy_digest: None,
-            limits: TargetLimits { max_concurrent: 1, max_open_prs: 3, overlap_waits: false },
+            limits: TargetLimits {
+                max_concurrent: 1,
+                max_open_prs: 3,
+                overlap_waits: false,
+                spending: Spending::UNLIMITED,
+            },
             agent: format!("command: {agent}"),
             model: None,
             timeout_seconds: 120,

@@ -360,6 +360,12 @@ pub struct Limits {
     pub max_concurrent: u32,
     /// How much one attempt may spend, in US dollars.
     pub budget_usd: MicroDollars,
+    /// How much all attempts at one revision of a task may spend; unlimited unless it is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_usd_per_task: Option<MicroDollars>,
+    /// How much all attempts that are claimed on one day, in UTC, may spend; unlimited unless it is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_usd_per_day: Option<MicroDollars>,
 }
 
 impl Default for Policy {
@@ -391,6 +397,8 @@ impl Default for Limits {
             max_open_prs: 3,
             max_concurrent: 1,
             budget_usd: MicroDollars(5_000_000),
+            budget_usd_per_task: None,
+            budget_usd_per_day: None,
         }
     }
 }

@@ -321,6 +321,9 @@ pub struct TaskFacts {
     pub allowed_paths: Vec<String>,
     /// How many failures of the agent's work park the task.
     pub max_attempts: u32,
+    /// Who does the work, if the humans said so: `claude`, or `command: …`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
 }
 
 /// Why a task counts as completed.
@@ -377,6 +380,9 @@ pub struct AttemptCreated {
     pub version: String,
     /// How many seconds the whole attempt may take.
     pub timeout_seconds: u64,
+    /// What its agent may spend, in millionths of a US dollar; absent when nobody is paid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_micro_usd: Option<u64>,
 }
 
 /// Who the attempt was handed to.

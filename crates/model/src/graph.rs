@@ -295,6 +295,22 @@ impl Attempt {
         if self.invalidated.is_some() { "invalidated" } else { self.state.as_str() }
     }
 
+    /// What it has cost, and while that is not known to the end, all that it may cost: an agent that works may spend
+    /// the rest at any moment, and what one that was stopped or lost had spent by then, nobody could say.
+    pub fn committed_micro_usd(&self) -> u64 {
+        let spent = self.usage.cost_micro_usd;
+        let is_open = match self.state {
+            AttemptState::Created | AttemptState::Started | AttemptState::Candidate => true,
+            AttemptState::Lost | AttemptState::Cancelled => self.started_at.is_some(),
+            AttemptState::Verified
+            | AttemptState::Published
+            | AttemptState::Completed
+            | AttemptState::Failed
+            | AttemptState::Superseded => false,
+        };
+        self.created.budget_micro_usd.filter(|_| is_open).map_or(spent, |budget| budget.max(spent))
+    }
+
     fn illegal(&self, event: &EventKind, rule: &'static str) -> Refusal {
         Refusal::IllegalStep {
             attempt: self.id.clone(),
@@ -377,6 +393,19 @@ impl Graph {
     /// The attempts at a task, oldest first.
     pub fn attempts_at<'a>(&'a self, task: &'a Task) -> impl DoubleEndedIterator<Item = &'a Attempt> {
         task.attempts.iter().filter_map(|id| self.attempts.get(id))
+    }
+
+    /// What the attempts that were claimed from `since` on have committed, of one target or of all.
+    pub fn committed_since(&self, since: Timestamp, target: Option<&TargetId>) -> u64 {
+        // Claims are recorded in their order, but for a clock that was set back by less than this.
+        let slack = jiff::SignedDuration::from_hours(1);
+        let begin = since.moment().checked_sub(slack).unwrap_or(jiff::Timestamp::MIN);
+        let newest_first = self.attempts().rev().take_while(|attempt| attempt.created_at.moment() >= begin);
+        newest_first
+            .filter(|attempt| attempt.created_at >= since)
+            .filter(|attempt| target.is_none_or(|target| attempt.target_id == *target))
+            .map(Attempt::committed_micro_usd)
+            .sum()
     }
 
     /// Judges events that are not recorded yet, as if those that it took before were.
@@ -867,6 +896,7 @@ fn step(attempt: &mut Attempt, event: &Event, counts: &mut Counts) {
         }
         EventKind::AttemptCompleted(_) => attempt.state = AttemptState::Completed,
         EventKind::AttemptFailed(failed) => {
+            spent_in_all(attempt, &failed.usage, counts);
             end(
                 attempt,
                 AttemptState::Failed,
@@ -921,6 +951,14 @@ fn step(attempt: &mut Attempt, event: &Event, counts: &mut Counts) {
         | EventKind::BacklogUpdated(_)
         | EventKind::SchedulerPaused(_)
         | EventKind::SchedulerResumed(_) => {}
+    }
+}
+
+/// Takes in what an attempt says that it cost in all: a round that failed has no event of its own.
+fn spent_in_all(attempt: &mut Attempt, usage: &Usage, counts: &mut Counts) {
+    if usage.cost_micro_usd > attempt.usage.cost_micro_usd {
+        counts.cost_micro_usd += usage.cost_micro_usd - attempt.usage.cost_micro_usd;
+        attempt.usage = usage.clone();
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::attempt::{FailureClass, FailureReason};
-use crate::documents::Status;
+use crate::documents::{MicroDollars, Status};
 use crate::event::Timestamp;
 use crate::graph::{Attempt, Graph, PullRequestState, Task};
 use crate::{AttemptId, CommitId, PathPattern, TargetId, TaskId};
@@ -75,6 +75,11 @@ pub enum WaitReason {
         /// How many that is.
         limit: u32,
     },
+    /// What may still be spent is less than an attempt may cost.
+    BudgetSpent {
+        /// Which budget, how much of it is left, and until when.
+        why: String,
+    },
     /// It could touch the same files as an attempt under way or a pull request that is open.
     PathsOverlap {
         /// Which attempt.
@@ -111,6 +116,7 @@ impl WaitReason {
             Self::Dependency { .. } => "dependency",
             Self::MaxOpenPrs { .. } => "max_open_prs",
             Self::MaxConcurrent { .. } => "max_concurrent",
+            Self::BudgetSpent { .. } => "budget_spent",
             Self::PathsOverlap { .. } => "paths_overlap",
             Self::Unregistered { .. } => "unregistered",
             Self::Paused { .. } => "paused",
@@ -142,6 +148,7 @@ impl fmt::Display for WaitReason {
                 write!(f, "the policy allows {limit} open pull requests; merge or close one")
             }
             Self::MaxConcurrent { limit } => write!(f, "the policy allows {limit} attempts at once"),
+            Self::BudgetSpent { why } => write!(f, "{why}"),
             Self::PathsOverlap { attempt } => write!(f, "it could touch the same files as {attempt}"),
             Self::Unregistered { reason } => write!(
                 f,
@@ -164,7 +171,49 @@ pub struct TargetLimits {
     /// Whether a task waits while it could touch the files of another attempt.
     #[serde(default)]
     pub overlap_waits: bool,
+    /// What may be spent.
+    #[serde(default)]
+    pub spending: Spending,
 }
+
+/// What agents that are paid for may spend, in millionths of a US dollar. An attempt sets aside all that it may cost
+/// when it is claimed; what it did not spend is free again once it has ended.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(deny_unknown_fields, default)]
+pub struct Spending {
+    /// One attempt.
+    pub per_attempt_micro_usd: u64,
+    /// All attempts at one revision of a task.
+    pub per_task_micro_usd: Option<u64>,
+    /// All attempts at the target that are claimed on one day, in UTC.
+    pub per_day_micro_usd: Option<u64>,
+    /// All attempts at all targets that are claimed on one day.
+    pub everything_per_day_micro_usd: Option<u64>,
+    /// Whether a task that does not say who does it is done by somebody who is paid.
+    pub is_paid_by_default: bool,
+}
+
+impl Spending {
+    /// No limit at all, and nobody who is paid.
+    pub const UNLIMITED: Self = Self {
+        per_attempt_micro_usd: 0,
+        per_task_micro_usd: None,
+        per_day_micro_usd: None,
+        everything_per_day_micro_usd: None,
+        is_paid_by_default: false,
+    };
+
+    /// What an attempt of this agent sets aside; nothing for one that is not paid.
+    pub fn set_aside(&self, agent: Option<&str>) -> Option<u64> {
+        let is_paid = agent.map_or(self.is_paid_by_default, |agent| agent == PAID_AGENT);
+        is_paid.then_some(self.per_attempt_micro_usd)
+    }
+}
+
+/// The agent that costs money, as events name it. A command costs what it costs, and nobody here sees it.
+const PAID_AGENT: &str = "claude";
 
 /// The outcome of looking at every task of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,6 +266,7 @@ fn wait_reason(
     match standing(graph, target, task, base, now) {
         Standing::Waits(reason) => Some(reason),
         Standing::Ready => limit_reason(graph, target, limits, chosen)
+            .or_else(|| budget_reason(graph, target, task, limits.spending, now, chosen))
             .or_else(|| overlap_reason(graph, target, task).filter(|_| limits.overlap_waits)),
     }
 }
@@ -383,6 +433,76 @@ fn limit_reason(graph: &Graph, target: &TargetId, limits: TargetLimits, chosen: 
     None
 }
 
+/// A budget that the next attempt at the task could overrun, when `chosen` others of its target are about to be
+/// claimed.
+fn budget_reason(
+    graph: &Graph,
+    target: &TargetId,
+    task: &Task,
+    spending: Spending,
+    now: Timestamp,
+    chosen: usize,
+) -> Option<WaitReason> {
+    let next = spending.set_aside(task.facts.agent.as_deref())?;
+    let about_to_be = next.saturating_mul(chosen as u64);
+    let today = start_of_day(now);
+    let of_task = |budget| Budget {
+        budget,
+        committed: committed_at(graph, task),
+        of: "this task",
+        next_step: "edit the task, or raise limits.budget_usd_per_task in policy.yaml",
+    };
+    let of_target = |budget| Budget {
+        budget,
+        committed: graph.committed_since(today, Some(target)).saturating_add(about_to_be),
+        of: "this target today",
+        next_step: "more from 00:00 UTC on, or raise limits.budget_usd_per_day in policy.yaml",
+    };
+    let of_everything = |budget| Budget {
+        budget,
+        committed: graph.committed_since(today, None).saturating_add(about_to_be),
+        of: "all targets today",
+        next_step: "more from 00:00 UTC on, or raise LEVIATHAN_BUDGET_USD_PER_DAY of the scheduler",
+    };
+    let overrun = |budget: Budget| budget.overrun_by(next);
+    (spending.per_task_micro_usd.map(of_task).and_then(overrun))
+        .or_else(|| spending.per_day_micro_usd.map(of_target).and_then(overrun))
+        .or_else(|| spending.everything_per_day_micro_usd.map(of_everything).and_then(overrun))
+}
+
+/// What all attempts at the present revision of a task have committed.
+fn committed_at(graph: &Graph, task: &Task) -> u64 {
+    let at_revision = graph.attempts_at(task).filter(|it| it.created.task_revision == task.facts.revision);
+    at_revision.map(Attempt::committed_micro_usd).sum()
+}
+
+/// A budget, in millionths of a US dollar, and how far it is used.
+struct Budget {
+    budget: u64,
+    committed: u64,
+    of: &'static str,
+    next_step: &'static str,
+}
+
+impl Budget {
+    fn overrun_by(self, next: u64) -> Option<WaitReason> {
+        let Self { budget, committed, of, next_step } = self;
+        (committed.saturating_add(next) > budget).then(|| {
+            let [committed, budget, next] = [committed, budget, next].map(MicroDollars);
+            let why = format!(
+                "of the {budget} dollars for {of}, {committed} are spent or set aside, and an attempt may cost {next}: {next_step}"
+            );
+            WaitReason::BudgetSpent { why }
+        })
+    }
+}
+
+fn start_of_day(now: Timestamp) -> Timestamp {
+    const DAY: i64 = 24 * 60 * 60;
+    let midnight = now.moment().as_second().div_euclid(DAY) * DAY;
+    Timestamp::new(jiff::Timestamp::from_second(midnight).unwrap_or(jiff::Timestamp::MIN))
+}
+
 /// An attempt under way or in review whose files the task could touch. Until its change is final, every file
 /// that its task may touch counts.
 fn overlap_reason(graph: &Graph, target: &TargetId, task: &Task) -> Option<WaitReason> {
@@ -431,6 +551,7 @@ pub fn task_state(
             | WaitReason::Dependency { .. }
             | WaitReason::MaxOpenPrs { .. }
             | WaitReason::MaxConcurrent { .. }
+            | WaitReason::BudgetSpent { .. }
             | WaitReason::PathsOverlap { .. }
             | WaitReason::Unregistered { .. }
             | WaitReason::Paused { .. }

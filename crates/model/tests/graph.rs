@@ -14,13 +14,14 @@ use leviathan_model::event::{
     Usage,
 };
 use leviathan_model::graph::{Graph, Refusal};
-use leviathan_model::select::{self, Selection, TargetLimits};
+use leviathan_model::select::{self, Selection, Spending, TargetLimits};
 use leviathan_model::{
     ActorId, AttemptId, BranchName, CommitId, Digest, Epoch, EventId, Priority, Status, TargetId, TaskId,
 };
 use proptest::prelude::*;
 
-const LIMITS: TargetLimits = TargetLimits { max_concurrent: 9, max_open_prs: 9, overlap_waits: false };
+const LIMITS: TargetLimits =
+    TargetLimits { max_concurrent: 9, max_open_prs: 9, overlap_waits: false, spending: Spending::UNLIMITED };
 
 /// A log under construction, with verbs for what can happen.
 #[derive(Clone, Default)]
@@ -59,6 +60,7 @@ fn facts(name: &str, position: u32) -> TaskFacts {
         depends_on: Vec::new(),
         allowed_paths: vec!["docs/**".to_owned()],
         max_attempts: 2,
+        agent: None,
     }
 }
 
@@ -230,6 +232,7 @@ impl History {
             model: None,
             version: "0.1.0".to_owned(),
             timeout_seconds: 60,
+            budget_micro_usd: Some(DOLLAR),
         };
         self.step(name, n, EventKind::AttemptCreated(created))?;
         self.step(name, n, claimed(1))
@@ -521,7 +524,12 @@ fn the_most_urgent_pending_tasks_come_first_and_the_rest_say_why_they_wait() {
     history.task("high", update(Priority::High, 3, "high")).unwrap();
     let later = TaskFacts { depends_on: vec![task("low")], ..facts("later", 4) };
     history.task("later", EventKind::TaskUpdated(later)).unwrap();
-    let limits = TargetLimits { max_concurrent: 2, max_open_prs: 3, overlap_waits: false };
+    let limits = TargetLimits {
+        max_concurrent: 2,
+        max_open_prs: 3,
+        overlap_waits: false,
+        spending: Spending::UNLIMITED,
+    };
     let selection = select::select(&history.graph, &target(), limits, &commit('b'), history.now());
     assert_eq!(selection.chosen, [task("high"), task("first")]);
     let reasons: Vec<_> = selection.waiting.iter().map(|(id, reason)| (id.as_str(), reason.code())).collect();
@@ -533,10 +541,119 @@ fn open_pull_requests_and_attempts_under_way_share_one_limit() {
     let mut history = History::with_tasks(&["a", "b", "c"]);
     history.publish("a", 1);
     history.claim("b", 2).unwrap();
-    let limits = TargetLimits { max_concurrent: 9, max_open_prs: 2, overlap_waits: false };
+    let limits = TargetLimits {
+        max_concurrent: 9,
+        max_open_prs: 2,
+        overlap_waits: false,
+        spending: Spending::UNLIMITED,
+    };
     let selection = select::select(&history.graph, &target(), limits, &commit('b'), history.now());
     assert_eq!(selection.chosen, []);
     assert_eq!(selection.waiting[2].1.code(), "max_open_prs");
+}
+
+/// In millionths; what each attempt here may cost.
+const DOLLAR: u64 = 1_000_000;
+
+fn spent(cost_micro_usd: u64) -> Usage {
+    Usage { cost_micro_usd, ..Usage::default() }
+}
+
+fn finished(cost_micro_usd: u64) -> EventKind {
+    EventKind::AgentFinished(AgentFinished {
+        round: 1,
+        summary: "done".to_owned(),
+        duration_ms: 1,
+        usage: spent(cost_micro_usd),
+    })
+}
+
+#[test]
+fn an_attempt_sets_all_aside_that_it_may_cost_until_that_is_known() {
+    let committed = |history: &History| history.graph.committed_since(history.now(), None);
+    let mut history = History::with_tasks(&["a"]);
+    let midnight = Timestamp::new(jiff::Timestamp::from_second(1_800_000_000).unwrap());
+    history.claim("a", 1).unwrap();
+    assert_eq!(history.graph.committed_since(midnight, Some(&target())), DOLLAR);
+    assert_eq!(history.graph.committed_since(midnight, Some(&TargetId::parse("other").unwrap())), 0);
+    assert_eq!(committed(&history), 0, "it was claimed before");
+    let committed = |history: &History| history.graph.committed_since(midnight, None);
+    history.step("a", 1, started(1)).unwrap();
+    history.step("a", 1, finished(DOLLAR / 5)).unwrap();
+    assert_eq!(committed(&history), DOLLAR, "another round may follow");
+
+    let mut failing = history.clone();
+    let failure = AttemptFailed {
+        stage: Stage::Agent,
+        reason: FailureReason::Stuck,
+        detail: "stuck".to_owned(),
+        usage: spent(DOLLAR / 2),
+    };
+    failing.step("a", 1, EventKind::AttemptFailed(failure)).unwrap();
+    assert_eq!(committed(&failing), DOLLAR / 2, "the round that failed cost something too");
+    assert_eq!(failing.graph.counts().cost_micro_usd, DOLLAR / 2);
+
+    let mut lost = history.clone();
+    lost.step("a", 1, EventKind::AttemptLost(reason("gone"))).unwrap();
+    assert_eq!(committed(&lost), DOLLAR, "nobody knows what it had spent");
+
+    history.step("a", 1, permitted('c')).unwrap();
+    history.step("a", 1, verified('c')).unwrap();
+    assert_eq!(committed(&history), DOLLAR / 5, "the agent is done");
+}
+
+#[test]
+fn what_may_be_spent_is_never_overrun_by_a_claim() {
+    let spending = |name: &str, dollars: u64| {
+        let budget = Some(dollars * DOLLAR);
+        let none =
+            Spending { per_attempt_micro_usd: DOLLAR, is_paid_by_default: true, ..Spending::UNLIMITED };
+        match name {
+            "task" => Spending { per_task_micro_usd: budget, ..none },
+            "day" => Spending { per_day_micro_usd: budget, ..none },
+            _ => Spending { everything_per_day_micro_usd: budget, ..none },
+        }
+    };
+    let code = |history: &History, spending, name: &str, at: Timestamp| {
+        let limits = TargetLimits { spending, ..LIMITS };
+        let known = history.graph.task(&target(), &task(name)).unwrap();
+        let claimable = select::claimable(&history.graph, &target(), known, limits, &commit('b'), at);
+        claimable.map_or_else(|reason| reason.code(), |()| "chosen")
+    };
+    let mut history = History::with_tasks(&["a", "b", "free"]);
+    let free = TaskFacts { agent: Some("command: true".to_owned()), ..facts("free", 2) };
+    history.task("free", EventKind::TaskUpdated(free)).unwrap();
+    history.claim("a", 1).unwrap();
+    history.step("a", 1, started(1)).unwrap();
+    let now = history.now();
+    for name in ["day", "everything"] {
+        assert_eq!(code(&history, spending(name, 1), "b", now), "budget_spent");
+        assert_eq!(code(&history, spending(name, 2), "b", now), "chosen");
+        assert_eq!(code(&history, spending(name, 0), "free", now), "chosen", "nobody is paid for it");
+        let tomorrow = Timestamp::new(now.moment() + jiff::SignedDuration::from_hours(24));
+        assert_eq!(code(&history, spending(name, 1), "b", tomorrow), "chosen");
+    }
+    assert_eq!(code(&history, spending("task", 1), "b", now), "chosen", "another task has its own");
+    // The same attempt twice over: what is left of the task's budget does not do for another.
+    let failure = AttemptFailed {
+        stage: Stage::Agent,
+        reason: FailureReason::NoChange,
+        detail: "nothing".to_owned(),
+        usage: spent(DOLLAR / 2),
+    };
+    history.step("a", 1, EventKind::AttemptFailed(failure)).unwrap();
+    assert_eq!(code(&history, spending("task", 1), "a", now), "budget_spent");
+    assert_eq!(code(&history, spending("task", 2), "a", now), "chosen");
+    let edited = TaskFacts { revision: Digest::of(b"edited"), ..facts("a", 0) };
+    history.task("a", EventKind::TaskUpdated(edited)).unwrap();
+    assert_eq!(code(&history, spending("task", 1), "a", now), "chosen");
+    // Those chosen in one look share what there is.
+    let limits = TargetLimits { spending: spending("day", 2), ..LIMITS };
+    let selection = select::select(&history.graph, &target(), limits, &commit('b'), history.now());
+    assert_eq!(selection.chosen, [task("a"), task("free")]);
+    assert_eq!(selection.waiting[0].1.code(), "budget_spent");
+    let told = selection.waiting[0].1.to_string();
+    assert!(told.contains("2.00 dollars") && told.contains("budget_usd_per_day"), "{told}");
 }
 
 #[test]

@@ -209,7 +209,7 @@ p.yaml:7:34: `timeout` is `soon`; expected a duration such as `90s`, `10m` or `1
 p.yaml:9:22: `max_files_changed` is the number `0`; expected a whole number from 1
 p.yaml:10:20: `max_patch_bytes` is `2MB`; expected a size in bytes such as `2097152`, `512KiB` or `5MiB`
 p.yaml:13:15: `budget_usd` is `$5`; expected an amount in US dollars such as `5` or `2.50`
-p.yaml:14:3: `max_open_pr` is no field of `limits`; expected `attempt_timeout`, `budget_usd`, `max_attempts`, `max_concurrent`, `max_file_bytes`, `max_files_changed`, `max_open_prs` or `max_patch_bytes`; hint: did you mean `max_open_prs`?
+p.yaml:14:3: `max_open_pr` is no field of `limits`; expected `attempt_timeout`, `budget_usd`, `budget_usd_per_day`, `budget_usd_per_task`, `max_attempts`, `max_concurrent`, `max_file_bytes`, `max_files_changed`, `max_open_prs` or `max_patch_bytes`; hint: did you mean `max_open_prs`?
 p.yaml:15:60: `timeout` is `1d`; expected a duration such as `90s`, `10m` or `1h30m`, of at least a second
 p.yaml:15:65: a setup command has no `run`; expected the field `run`
 p.yaml:15:66: `cmd` is no field of a setup command; expected `run` or `timeout`

@@ -234,7 +234,7 @@ scopes:
 invariants:
   - {name: tests, check: pytest, timeout: 90s}
   - {name: lint, check: ruff check .}
-limits: {max_files_changed: 7, max_patch_bytes: 512KiB, max_file_bytes: 1000, attempt_timeout: 45m, max_attempts: 3, max_open_prs: 9, max_concurrent: 2, budget_usd: 2.50}
+limits: {max_files_changed: 7, max_patch_bytes: 512KiB, max_file_bytes: 1000, attempt_timeout: 45m, max_attempts: 3, max_open_prs: 9, max_concurrent: 2, budget_usd: 2.50, budget_usd_per_task: 4, budget_usd_per_day: 20}
 setup: [pip install -r requirements.txt, {run: npm ci, timeout: 5m}]
 network: {agent: [docs.rs], setup: [PyPI.org, '*.pythonhosted.org'], checks: []}
 protected: [docs/legal/**]
@@ -270,7 +270,7 @@ x-owner: team
             "limits": {
                 "max_files_changed": 7, "max_patch_bytes": 524_288, "max_file_bytes": 1000,
                 "attempt_timeout": "45m", "max_attempts": 3, "max_open_prs": 9, "max_concurrent": 2,
-                "budget_usd": 2.5,
+                "budget_usd": 2.5, "budget_usd_per_task": 4.0, "budget_usd_per_day": 20.0,
             },
             "setup": [
                 { "run": "pip install -r requirements.txt", "timeout": "10m" },

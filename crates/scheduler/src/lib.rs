@@ -24,7 +24,7 @@ use std::time::Duration;
 use api::types::{AttemptsQuery, PassReport, TargetObservation};
 use api::{Client, ClientError, ErrorCode};
 use model::event::Timestamp;
-use model::{ActorId, AttemptId, TargetId};
+use model::{ActorId, AttemptId, MicroDollars, TargetId};
 use rustix::fs::FlockOperation;
 use tokio::sync::watch;
 
@@ -66,6 +66,8 @@ pub struct Config {
     pub config_maps: Option<ConfigMaps>,
     /// Who does the work of tasks that do not say so.
     pub agent: Agent,
+    /// What all targets together may spend on one day, if that is limited.
+    pub budget_per_day: Option<MicroDollars>,
     /// By what several schedulers agree on who makes the passes, where there may be several.
     pub leadership: Option<Leadership>,
     /// How repositories and forges are reached.
@@ -262,6 +264,7 @@ impl Scheduler {
             launcher: self.config.launcher.name(),
             sees_all_executors: self.config.launcher.sees_all(),
             agent: &self.config.agent,
+            budget_per_day: self.config.budget_per_day,
             history: &self.history,
             sights,
         }
@@ -332,7 +335,10 @@ impl Scheduler {
 
     fn observation(&self, sight: &TargetSight) -> TargetObservation {
         let (base_commit, limits, problems) = match sight {
-            TargetSight::Spec(spec) => (Some(spec.commit.clone()), Some(plan::limits(spec)), Vec::new()),
+            TargetSight::Spec(spec) => {
+                let limits = plan::limits(spec, &self.config.agent, self.config.budget_per_day);
+                (Some(spec.commit.clone()), Some(limits), Vec::new())
+            }
             TargetSight::Problems(problems) => (None, None, problems.clone()),
         };
         TargetObservation { at: now(), by: self.config.actor.clone(), base_commit, limits, problems }

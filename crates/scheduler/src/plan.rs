@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use api::types::{ClaimRequest, LostEvidence};
 use model::event::{Event, EventKind, Reason, Subject, TargetRegistered, Timestamp};
-use model::select::{self, TargetLimits, WaitReason};
+use model::select::{self, Spending, TargetLimits, WaitReason};
 use model::{
-    ActorId, AgentChoice, AttemptId, Contract, Epoch, EventId, FailureReason, Overlap, TargetId, TargetSpec,
-    Task,
+    ActorId, AgentChoice, AttemptId, Contract, Epoch, EventId, FailureReason, MicroDollars, Overlap,
+    TargetId, TargetSpec, Task,
 };
 use target::forge::PullRequestState;
 
@@ -38,6 +38,8 @@ pub struct World<'a> {
     pub sees_all_executors: bool,
     /// Who does the work of tasks that do not say so, and with which model.
     pub agent: &'a Agent,
+    /// What all targets together may spend on one day, if that is limited.
+    pub budget_per_day: Option<MicroDollars>,
     /// What the log says.
     pub history: &'a History,
     /// What everything else says.
@@ -149,12 +151,13 @@ pub fn outlook(spec: &TargetSpec, now: Timestamp) -> Vec<(&Task, Option<WaitReas
         launcher: "",
         sees_all_executors: false,
         agent: &agent,
+        budget_per_day: None,
         history: &history,
         sights: &sights,
     };
     let bundles = backlog::bundles(&world, target, spec);
     bundles.iter().flatten().for_each(|event| history.apply(event));
-    let selection = select::select(history.graph(), target, limits(spec), &spec.commit, now);
+    let selection = select::select(history.graph(), target, limits(spec, &agent, None), &spec.commit, now);
     let mut waiting: BTreeMap<_, _> = selection.waiting.into_iter().collect();
     spec.backlog.tasks.iter().map(|task| (task, waiting.remove(&task.task_id))).collect()
 }
@@ -182,19 +185,34 @@ fn registration(spec: &TargetSpec, actor: &ActorId, now: Timestamp) -> Event {
 
 fn claims_of(world: &World<'_>, target: &TargetId, spec: &TargetSpec) -> Vec<ClaimRequest> {
     let graph = world.history.graph();
-    let selection = select::select(graph, target, limits(spec), &spec.commit, world.now);
+    let selection = select::select(
+        graph,
+        target,
+        limits(spec, world.agent, world.budget_per_day),
+        &spec.commit,
+        world.now,
+    );
     let chosen = selection.chosen.iter().filter_map(|id| spec.backlog.task(id));
     // The log learns of an edit before the edited task is claimed.
     let recorded = chosen.filter(|task| is_recorded(world, target, task));
     recorded.map(|task| claim(world, target, spec, task)).collect()
 }
 
-/// What the policy of a target allows at once.
-pub fn limits(spec: &TargetSpec) -> TargetLimits {
+/// What the policy of a target allows at once, and what it and the operator let agents spend.
+pub fn limits(spec: &TargetSpec, agent: &Agent, budget_per_day: Option<MicroDollars>) -> TargetLimits {
+    let limits = &spec.policy.limits;
+    let micros = |budget: Option<MicroDollars>| budget.map(|budget| budget.0);
     TargetLimits {
-        max_concurrent: spec.policy.limits.max_concurrent,
-        max_open_prs: spec.policy.limits.max_open_prs,
+        max_concurrent: limits.max_concurrent,
+        max_open_prs: limits.max_open_prs,
         overlap_waits: spec.policy.overlap == Overlap::Wait,
+        spending: Spending {
+            per_attempt_micro_usd: limits.budget_usd.0,
+            per_task_micro_usd: micros(limits.budget_usd_per_task),
+            per_day_micro_usd: micros(limits.budget_usd_per_day),
+            everything_per_day_micro_usd: micros(budget_per_day),
+            is_paid_by_default: agent.choice == AgentChoice::Claude,
+        },
     }
 }
 
@@ -213,7 +231,7 @@ fn claim(world: &World<'_>, target: &TargetId, spec: &TargetSpec, task: &Task) -
         contract_digest: spec.digests.contract.clone(),
         policy_digest: spec.digests.policy.clone(),
         operator_policy_digest: spec.digests.operator_policy.clone(),
-        limits: limits(spec),
+        limits: limits(spec, world.agent, world.budget_per_day),
         agent: agent.to_string(),
         model: match agent {
             AgentChoice::Claude => world.agent.model.clone(),

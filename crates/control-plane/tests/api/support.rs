@@ -7,7 +7,7 @@ use std::time::Duration;
 use api::types::{ClaimRequest, Dispatched, RegisterTarget, TargetObservation};
 use api::{Client, ClientError, ErrorCode};
 use leviathan_control_plane::{Config, Server};
-use model::select::TargetLimits;
+use model::select::{Spending, TargetLimits};
 use model::{AttemptId, Event, TargetId, TaskId};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -102,7 +102,12 @@ pub(crate) fn claim_request(task: &str) -> ClaimRequest {
 }
 
 pub(crate) fn observation(problems: &[&str]) -> TargetObservation {
-    let limits = TargetLimits { max_concurrent: 1, max_open_prs: 3, overlap_waits: false };
+    let limits = TargetLimits {
+        max_concurrent: 1,
+        max_open_prs: 3,
+        overlap_waits: false,
+        spending: Spending::UNLIMITED,
+    };
     serde_json::from_value(json!({
         "at": "2026-01-01T00:00:00Z", "by": "scheduler", "base_commit": COMMIT, "limits": limits,
         "problems": problems,

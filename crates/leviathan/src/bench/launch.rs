@@ -18,7 +18,7 @@ use api::types::{AttemptsQuery, ClaimRequest, Dispatched, EventsQuery};
 use control_plane::Server;
 use kube::api::PostParams;
 use model::event::{AttemptCreated, AttemptLaunched, EventKind, Subject, Timestamp};
-use model::select::TargetLimits;
+use model::select::{Spending, TargetLimits};
 use model::{ActorId, AttemptId, Event, EventId};
 use scheduler::{Report, Scheduler};
 use serde_json::{Value, json};
@@ -443,7 +443,12 @@ fn claim(work: &Work, actor: &ActorId) -> anyhow::Result<ClaimRequest> {
         contract_digest: created.contract_digest,
         policy_digest: created.policy_digest,
         operator_policy_digest: created.operator_policy_digest,
-        limits: TargetLimits { max_concurrent: u32::MAX, max_open_prs: u32::MAX, overlap_waits: false },
+        limits: TargetLimits {
+            max_concurrent: u32::MAX,
+            max_open_prs: u32::MAX,
+            overlap_waits: false,
+            spending: Spending::UNLIMITED,
+        },
         agent: created.agent,
         model: created.model,
         timeout_seconds: created.timeout_seconds,

@@ -155,6 +155,8 @@ fn limits(node: &Node, silent: Limits, findings: &mut Findings) -> Option<Limits
     let max_open_prs = fields.optional("max_open_prs", findings, count);
     let max_concurrent = fields.optional("max_concurrent", findings, count);
     let budget_usd = fields.optional("budget_usd", findings, dollars);
+    let budget_usd_per_task = fields.optional("budget_usd_per_task", findings, dollars);
+    let budget_usd_per_day = fields.optional("budget_usd_per_day", findings, dollars);
     fields.finish(findings);
     Some(Limits {
         max_files_changed: max_files_changed?.unwrap_or(silent.max_files_changed),
@@ -165,6 +167,8 @@ fn limits(node: &Node, silent: Limits, findings: &mut Findings) -> Option<Limits
         max_open_prs: max_open_prs?.unwrap_or(silent.max_open_prs),
         max_concurrent: max_concurrent?.unwrap_or(silent.max_concurrent),
         budget_usd: budget_usd?.unwrap_or(silent.budget_usd),
+        budget_usd_per_task: budget_usd_per_task?.or(silent.budget_usd_per_task),
+        budget_usd_per_day: budget_usd_per_day?.or(silent.budget_usd_per_day),
     })
 }
 

@@ -83,6 +83,8 @@ impl Policy {
                 max_open_prs: u32::MAX,
                 max_concurrent: u32::MAX,
                 budget_usd: MicroDollars(u64::MAX),
+                budget_usd_per_task: None,
+                budget_usd_per_day: None,
             },
             network: Network { agent: any_host.clone(), setup: any_host.clone(), checks: any_host },
             baseline: false,
@@ -122,8 +124,15 @@ impl Limits {
             max_open_prs: self.max_open_prs.min(other.max_open_prs),
             max_concurrent: self.max_concurrent.min(other.max_concurrent),
             budget_usd: self.budget_usd.min(other.budget_usd),
+            budget_usd_per_task: smaller(self.budget_usd_per_task, other.budget_usd_per_task),
+            budget_usd_per_day: smaller(self.budget_usd_per_day, other.budget_usd_per_day),
         }
     }
+}
+
+/// The smaller of what is said.
+fn smaller(one: Option<MicroDollars>, other: Option<MicroDollars>) -> Option<MicroDollars> {
+    one.into_iter().chain(other).min()
 }
 
 impl Network {

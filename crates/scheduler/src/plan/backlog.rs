@@ -32,6 +32,7 @@ fn facts(spec: &TargetSpec, task: &Task, position: u32) -> TaskFacts {
         depends_on: task.depends_on.clone(),
         allowed_paths: task.allowed_paths.iter().map(|rule| rule.pattern.as_str().to_owned()).collect(),
         max_attempts: spec.limits_for(task).max_attempts,
+        agent: task.agent.as_ref().map(ToString::to_string),
     }
 }
 

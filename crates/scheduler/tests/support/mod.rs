@@ -157,6 +157,7 @@ impl Story {
             model: None,
             version: "0.1.0".to_owned(),
             timeout_seconds: 60,
+            budget_micro_usd: None,
         };
         let subject = Subject::attempt(&target(), &task(name), &attempt_id());
         self.take_by(by, subject.clone(), EventKind::AttemptCreated(created));
@@ -346,6 +347,7 @@ impl Story {
             actor: &ActorId::parse(actor).unwrap(),
             launcher: "worktree",
             agent: &Agent { choice: AgentChoice::Claude, model: None },
+            budget_per_day: None,
             history: &self.history(),
             sights: &sights,
         })
