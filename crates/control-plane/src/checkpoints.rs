@@ -13,7 +13,7 @@
 mod key;
 mod tiles;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -30,8 +30,9 @@ use tokio::sync::watch;
 
 pub(crate) use self::key::{NoKey, given as given_key};
 use self::tiles::{TileFolder, Unreadable};
+use crate::durable;
 use crate::ledger::Ledger;
-use crate::store::ReadError;
+use crate::store::{AppendError, ReadError};
 
 /// How long new records wait for their checkpoint.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -80,7 +81,7 @@ pub(crate) enum Refused {
     Key(#[from] NoKey),
     /// What is stored as the checkpoint is not one of this log.
     #[error(
-        "the checkpoint in {} is not one that the key of this log signed: {problem}. No record was changed: restore the file, and the key if that was replaced, from a backup",
+        "the checkpoint in {} is not one that the key of this log signed: {problem}. Nothing was changed: restore the file, and the key if that was replaced, from a backup",
         .file.display()
     )]
     Foreign {
@@ -102,7 +103,7 @@ pub(crate) enum Refused {
     },
     /// Records that were signed are not there any more.
     #[error(
-        "the journal ends with record {head}, but its checkpoint was signed when it had {signed}: the records {} to {signed} were cut off, or an older copy was put back. No record was changed: restore all of the journal from the newest backup", .head + 1
+        "the journal ends with record {head}, but its checkpoint was signed when it had {signed}: the records {} to {signed} were cut off, or an older copy was put back. Nothing was changed: restore all of the journal from the newest backup", .head + 1
     )]
     Cut {
         /// The records that there are.
@@ -112,7 +113,7 @@ pub(crate) enum Refused {
     },
     /// Records that were signed are now others.
     #[error(
-        "the first {signed} records of the journal are not those that its checkpoint was signed for: the history was rewritten{}. No record was changed now: restore all of the journal from a backup",
+        "the first {signed} records of the journal are not those that its checkpoint was signed for: the history was rewritten{}. Nothing was changed now: restore all of the journal from a backup",
         .first.map(|seq| format!(", first of all in record {seq}")).unwrap_or_default()
     )]
     Rewritten {
@@ -124,6 +125,9 @@ pub(crate) enum Refused {
     /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The end of the log cannot be made whole.
+    #[error(transparent)]
+    Unsettled(#[from] AppendError),
     /// The file system failed.
     #[error("{action} {}: {source}", .path.display())]
     Io {
@@ -182,8 +186,8 @@ struct Shared {
 }
 
 impl Checkpoints {
-    /// Compares the log with its stored checkpoint, then begins to sign. The thread holds a handle on the ledger
-    /// and is to be ended before that.
+    /// Compares the log with its stored checkpoint, then settles the log and begins to sign. The thread holds a
+    /// handle on the ledger and is to be ended before that.
     pub(crate) fn start(
         ledger: Ledger,
         origin: &str,
@@ -191,6 +195,7 @@ impl Checkpoints {
         places: &Places<'_>,
     ) -> Result<(Self, Checkpointer), Refused> {
         let (shared, tree) = Shared::open(ledger, origin, key, places)?;
+        shared.ledger.settle()?;
         tracing::info!(log.key = %shared.verifier(), log.size = tree.frontier().size(), "The log is what its checkpoint says.");
         let shared = Arc::new(shared);
         let (stop, stopped) = mpsc::channel();
@@ -488,8 +493,8 @@ impl Shared {
     /// Makes a checkpoint durable. A crash leaves this one or the one before.
     fn store(&self, signed: &Signed) -> Result<(), Refused> {
         let write = || {
-            tiles::write_whole(&self.file, signed.note.as_bytes())?;
-            File::open(self.file.parent().unwrap_or(Path::new(".")))?.sync_all()
+            durable::write_whole(&self.file, &[signed.note.as_bytes()])?;
+            durable::sync_folder(self.file.parent().unwrap_or(Path::new(".")))
         };
         write().map_err(|source| Refused::Io { action: "cannot write", path: self.file.clone(), source })
     }

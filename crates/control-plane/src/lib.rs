@@ -8,6 +8,7 @@
 mod admission;
 mod artifacts;
 mod checkpoints;
+mod durable;
 mod history;
 mod http;
 mod leases;

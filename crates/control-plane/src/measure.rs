@@ -19,7 +19,7 @@ use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest, Sha256};
 
 use crate::admission::Admitted;
-use crate::history;
+use crate::history::{self, Folding, History};
 use crate::ledger::Ledger;
 use crate::store::{EventStore, NdjsonStore, segments_in};
 
@@ -173,8 +173,9 @@ pub async fn replay(folder: &Path, events: u64) -> anyhow::Result<Replay> {
 }
 
 fn start(journal: &Path) -> anyhow::Result<(Ledger, std::thread::JoinHandle<()>)> {
-    let store = NdjsonStore::open(journal, ORIGIN)?;
-    Ledger::start(Box::new(store))
+    let mut folding = Folding::begin(History::default())?;
+    let store = NdjsonStore::open(journal, ORIGIN, &mut |records| folding.take(records))?;
+    Ledger::start(Box::new(store), folding.end()?)
 }
 
 const ORIGIN: &str = "leviathan/bench";
@@ -185,7 +186,7 @@ fn end(thread: std::thread::JoinHandle<()>) -> anyhow::Result<()> {
 
 /// Writes a log of whole lives, without judging them, and names an attempt in its middle.
 fn make(journal: &Path, events: u64) -> anyhow::Result<AttemptId> {
-    let store = NdjsonStore::open(journal, ORIGIN)?;
+    let store = NdjsonStore::open(journal, ORIGIN, &mut |_| {})?;
     let mut waiting = vec![lives::target()];
     let (mut made, mut middle) = (0, None);
     for n in 0.. {

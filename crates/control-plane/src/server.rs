@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use api::token::Keyring;
 use axum::serve::ListenerExt;
+use journal::Record;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::artifacts::Artifacts;
 use crate::checkpoints::{self, Checkpointer, Checkpoints, Places};
+use crate::history::{Folding, History};
 use crate::http::{self, App};
 use crate::leases::Leases;
 use crate::ledger::Ledger;
@@ -202,9 +204,10 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
         Some(key) => key.name().to_string(),
         None => format!("leviathan/{}", uuid::Uuid::new_v4()),
     };
-    let store = open_store(config, &new_origin)?;
+    let mut folding = Folding::begin(History::default())?;
+    let store = open_store(config, &new_origin, &mut |records| folding.take(records))?;
     let origin = store.origin().to_owned();
-    let (ledger, thread) = Ledger::start(store)?;
+    let (ledger, thread) = Ledger::start(store, folding.end()?)?;
     let checkpoints = match config.backend {
         Backend::Ndjson => {
             let places = Places { journal: &config.data.join("journal"), key: &config.data.join("log-key") };
@@ -222,10 +225,15 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     Ok(Opened { ledger, thread, checkpoints, artifacts })
 }
 
-fn open_store(config: &Config, new_origin: &str) -> anyhow::Result<Box<dyn EventStore>> {
+/// Opens the log. A store that reads all of it to do so hands its records to `each`.
+fn open_store(
+    config: &Config,
+    new_origin: &str,
+    each: &mut dyn FnMut(Vec<Record>),
+) -> anyhow::Result<Box<dyn EventStore>> {
     Ok(match &config.backend {
         Backend::Memory => Box::new(MemoryStore::new(new_origin)),
-        Backend::Ndjson => Box::new(open_journal(config, new_origin)?),
+        Backend::Ndjson => Box::new(NdjsonStore::open(&config.data.join("journal"), new_origin, each)?),
         Backend::Postgres(Database { url, owner_url }) => {
             Box::new(PostgresStore::open(url, owner_url.as_ref(), new_origin)?)
         }
@@ -239,23 +247,9 @@ fn open_store(config: &Config, new_origin: &str) -> anyhow::Result<Box<dyn Event
 ///
 /// When either cannot be opened, the original is damaged, or the destination is not empty.
 pub fn copy_log(from: &Config, into: &Config) -> anyhow::Result<u64> {
-    let from = open_store(from, "leviathan/empty").context("cannot open the log to copy")?;
-    let into = open_store(into, from.origin()).context("cannot open the log to copy into")?;
+    let from = open_store(from, "leviathan/empty", &mut |_| {}).context("cannot open the log to copy")?;
+    let into = open_store(into, from.origin(), &mut |_| {}).context("cannot open the log to copy into")?;
     Ok(store::copy(&*from, &*into)?)
-}
-
-fn open_journal(config: &Config, origin: &str) -> anyhow::Result<NdjsonStore> {
-    let store = NdjsonStore::open(&config.data.join("journal"), origin)?;
-    if let Some(torn) = store.recovered() {
-        tracing::warn!(
-            journal.segment = %torn.segment.display(),
-            journal.offset = torn.offset,
-            journal.bytes = torn.bytes,
-            journal.moved_to = %torn.moved_to.display(),
-            "The last write was interrupted before it was answered for: what it left was set aside."
-        );
-    }
-    Ok(store)
 }
 
 fn check_token(token: &SecretString) -> anyhow::Result<()> {

@@ -47,6 +47,13 @@ pub(crate) trait EventStore: Send + Sync {
         None
     }
 
+    /// Makes durable what was found when the log was opened, and sets aside what an interrupted write left after
+    /// it. Until then nothing that was found is changed, so that a start can still be refused. The first turn
+    /// settles what nobody settled before it.
+    fn settle(&self) -> Result<(), AppendError> {
+        Ok(())
+    }
+
     /// Waits until nobody else appends, and gives the right to.
     fn turn(&self) -> Result<Box<dyn Turn + '_>, AppendError>;
 
