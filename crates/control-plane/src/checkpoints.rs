@@ -209,6 +209,13 @@ impl Checkpoints {
         Ok((Self { shared }, Checkpointer { thread, stop }))
     }
 
+    /// What [`Self::start`] does before it begins to sign.
+    #[cfg(test)]
+    pub(crate) fn compare(ledger: Ledger, origin: &str, places: &Places<'_>) -> Result<(), Refused> {
+        let (shared, _) = Shared::open(ledger, origin, None, places)?;
+        Ok(shared.ledger.settle()?)
+    }
+
     /// The key with which others verify this log.
     pub(crate) fn verifier(&self) -> VerifierKey {
         self.shared.verifier()

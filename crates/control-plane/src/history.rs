@@ -1,12 +1,13 @@
 //! What the log says, held ready for questions: the graph, which event ids were used, and where to find events.
 
 mod folding;
+mod image;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
 use api::types::{EventsQuery, RecordedEvent};
-use journal::{CanonicalBody, ChainHash, Record};
+use journal::{CanonicalBody, ChainHash, Head, Record};
 use model::event::Timestamp;
 use model::{AttemptId, Digest, Event, EventId, Graph, Seq, TargetId, TaskId};
 use sha2::{Digest as _, Sha256};
@@ -70,6 +71,11 @@ impl History {
         self.recent.truncate(RECENT - 1);
         let (hash, prev_hash) = (record.hash(), record.prev_hash());
         self.recent.push_front(Recent { seq, hash, prev_hash, event });
+    }
+
+    /// The last record; `None` while there is none.
+    pub(crate) fn head(&self) -> Option<Head> {
+        self.recent.front().map(|recent| Head { seq: recent.seq, hash: recent.hash })
     }
 
     /// The graph after the last record.

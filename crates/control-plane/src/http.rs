@@ -41,6 +41,7 @@ use crate::checkpoints::Checkpoints;
 use crate::leases::Leases;
 use crate::ledger::Ledger;
 use crate::steering::Stamp;
+use crate::verification::Verified;
 
 /// What every handler works with.
 pub(crate) struct App {
@@ -58,6 +59,8 @@ pub(crate) struct App {
     pub(crate) backend: &'static str,
     /// What was asked so far, for whoever watches.
     pub(crate) requests: Requests,
+    /// How far the log is verified.
+    pub(crate) verified: Arc<Verified>,
     /// Whether the process stops: who stays connected for long ends then.
     pub(crate) stopping: watch::Sender<bool>,
 }

@@ -328,6 +328,30 @@ impl Ledger {
         self.shared.store.settle()
     }
 
+    /// The name of the log.
+    pub(crate) fn origin(&self) -> &str {
+        self.shared.store.origin()
+    }
+
+    /// How many parts of the log are never written again.
+    pub(crate) fn sealed(&self) -> usize {
+        self.shared.store.sealed()
+    }
+
+    /// Keeps where the records up to `to` are, for a later start. Writes files.
+    pub(crate) fn keep_places(&self, to: u64) -> std::io::Result<()> {
+        self.shared.store.keep_places(to)
+    }
+
+    /// Takes no writes any more, unless it does not already.
+    pub(crate) fn stop(&self, reason: String) {
+        self.shared.stopped.send_if_modified(|stopped| {
+            let is_news = stopped.is_none();
+            stopped.get_or_insert(reason);
+            is_news
+        });
+    }
+
     /// Why the journal takes no writes any more; `None` while all is well.
     pub(crate) fn stopped(&self) -> watch::Receiver<Option<String>> {
         self.shared.stopped.subscribe()

@@ -7,6 +7,7 @@
 
 mod admission;
 mod artifacts;
+mod cache;
 mod checkpoints;
 mod durable;
 mod history;
@@ -15,7 +16,10 @@ mod leases;
 mod ledger;
 pub mod measure;
 mod server;
+mod snapshots;
+mod start;
 mod steering;
 mod store;
+mod verification;
 
 pub use server::{Backend, Config, Database, Server, copy_log, serve};

@@ -9,18 +9,20 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use api::token::Keyring;
 use axum::serve::ListenerExt;
-use journal::Record;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::artifacts::Artifacts;
 use crate::checkpoints::{self, Checkpointer, Checkpoints, Places};
-use crate::history::{Folding, History};
+use crate::history::History;
 use crate::http::{self, App};
 use crate::leases::Leases;
 use crate::ledger::Ledger;
-use crate::store::{self, EventStore, MemoryStore, NdjsonStore, PostgresStore};
+use crate::snapshots::{Claim, Snapshots, Snapshotter};
+use crate::start::{self, Started};
+use crate::store::{self, EventStore, MemoryStore, NdjsonStore, PostgresStore, Unread};
+use crate::verification::{Verified, Verifier};
 
 /// How long requests under way may take to end once the process stops.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -101,6 +103,7 @@ pub struct Server {
     app: Arc<App>,
     ledger: JoinHandle<()>,
     checkpointer: Option<Checkpointer>,
+    behind: Behind,
     read_only_for: Duration,
 }
 
@@ -126,7 +129,7 @@ impl Server {
         check_token(&config.token)?;
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || open(&opening)).await;
-        let Opened { ledger, thread, checkpoints, artifacts } =
+        let Opened { ledger, thread, checkpoints, artifacts, verified, behind } =
             opened.context("opening the journal met a bug")??;
         let (checkpoints, checkpointer) = checkpoints.unzip();
         let listener = TcpListener::bind(config.listen).await.with_context(|| {
@@ -147,9 +150,11 @@ impl Server {
             uploads: Semaphore::new(UPLOADS),
             backend: config.backend.as_str(),
             requests: http::Requests::default(),
+            verified,
             stopping: watch::Sender::default(),
         });
-        Ok(Self { listener, address, app, ledger: thread, checkpointer, read_only_for: config.read_only_for })
+        let read_only_for = config.read_only_for;
+        Ok(Self { listener, address, app, ledger: thread, checkpointer, behind, read_only_for })
     }
 
     /// Where it listens.
@@ -164,7 +169,7 @@ impl Server {
     /// When the journal failed: every answer given before is durable, nothing was recorded after, and the
     /// process must end with a failure so that somebody looks at its disk or database.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-        let Self { listener, address, app, ledger, checkpointer, read_only_for } = self;
+        let Self { listener, address, app, ledger, checkpointer, behind, read_only_for } = self;
         let failed = app.ledger.stopped();
         let (stopping, stopped) = (app.stopping.clone(), app.stopping.subscribe());
         let until = when_to_stop(stop, failed.clone(), read_only_for, stopping);
@@ -183,6 +188,7 @@ impl Server {
         if let Some(checkpointer) = checkpointer {
             let _ = tokio::task::spawn_blocking(|| checkpointer.end()).await;
         }
+        let _ = tokio::task::spawn_blocking(|| behind.end()).await;
         end(ledger, &failed).await
     }
 }
@@ -194,6 +200,8 @@ struct Opened {
     /// None of a log in memory.
     checkpoints: Option<(Checkpoints, Checkpointer)>,
     artifacts: Artifacts,
+    verified: Arc<Verified>,
+    behind: Behind,
 }
 
 fn open(config: &Config) -> anyhow::Result<Opened> {
@@ -204,10 +212,9 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
         Some(key) => key.name().to_string(),
         None => format!("leviathan/{}", uuid::Uuid::new_v4()),
     };
-    let mut folding = Folding::begin(History::default())?;
-    let store = open_store(config, &new_origin, &mut |records| folding.take(records))?;
+    let Log { store, history, unverified } = open_log(config, &new_origin)?;
     let origin = store.origin().to_owned();
-    let (ledger, thread) = Ledger::start(store, folding.end()?)?;
+    let (ledger, thread) = Ledger::start(store, history)?;
     let checkpoints = match config.backend {
         Backend::Ndjson => {
             let places = Places { journal: &config.data.join("journal"), key: &config.data.join("log-key") };
@@ -222,18 +229,69 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
             None
         }
     };
-    Ok(Opened { ledger, thread, checkpoints, artifacts })
+    let (verified, behind) = Behind::start(config, &ledger, unverified)?;
+    Ok(Opened { ledger, thread, checkpoints, artifacts, verified, behind })
 }
 
-/// Opens the log. A store that reads all of it to do so hands its records to `each`.
-fn open_store(
-    config: &Config,
-    new_origin: &str,
-    each: &mut dyn FnMut(Vec<Record>),
-) -> anyhow::Result<Box<dyn EventStore>> {
+/// A log that was opened, with as much of its history as opening it gave.
+struct Log {
+    store: Box<dyn EventStore>,
+    history: History,
+    /// What was not read, and what a snapshot says that it comes to.
+    unverified: Option<(Unread, Claim)>,
+}
+
+fn open_log(config: &Config, new_origin: &str) -> anyhow::Result<Log> {
+    match config.backend {
+        Backend::Ndjson => {
+            let Started { store, history, claim } = start::start(&config.data.join("journal"), new_origin)?;
+            let unverified = store.unread().zip(claim);
+            Ok(Log { store: Box::new(store), history, unverified })
+        }
+        Backend::Memory | Backend::Postgres(_) => {
+            let store = open_store(config, new_origin)?;
+            Ok(Log { store, history: History::default(), unverified: None })
+        }
+    }
+}
+
+/// What works on the files of the log behind everything else.
+struct Behind {
+    verifier: Option<Verifier>,
+    snapshotter: Option<Snapshotter>,
+}
+
+impl Behind {
+    fn start(
+        config: &Config,
+        ledger: &Ledger,
+        unverified: Option<(Unread, Claim)>,
+    ) -> anyhow::Result<(Arc<Verified>, Self)> {
+        let verified =
+            Arc::new(if unverified.is_some() { Verified::default() } else { Verified::everything() });
+        let verify = |(unread, claim)| Verifier::start(ledger.clone(), unread, claim, Arc::clone(&verified));
+        let verifier = unverified.map(verify).transpose()?;
+        let snapshotter = match config.backend {
+            Backend::Ndjson => {
+                let snapshots = Snapshots::of(&config.data.join("journal"));
+                Some(Snapshotter::start(ledger.clone(), snapshots, Arc::clone(&verified))?)
+            }
+            Backend::Memory | Backend::Postgres(_) => None,
+        };
+        Ok((verified, Self { verifier, snapshotter }))
+    }
+
+    /// Ends all of it, and gives back the handles on the ledger.
+    fn end(self) {
+        self.verifier.into_iter().for_each(Verifier::end);
+        self.snapshotter.into_iter().for_each(Snapshotter::end);
+    }
+}
+
+fn open_store(config: &Config, new_origin: &str) -> anyhow::Result<Box<dyn EventStore>> {
     Ok(match &config.backend {
         Backend::Memory => Box::new(MemoryStore::new(new_origin)),
-        Backend::Ndjson => Box::new(NdjsonStore::open(&config.data.join("journal"), new_origin, each)?),
+        Backend::Ndjson => Box::new(NdjsonStore::open(&config.data.join("journal"), new_origin)?),
         Backend::Postgres(Database { url, owner_url }) => {
             Box::new(PostgresStore::open(url, owner_url.as_ref(), new_origin)?)
         }
@@ -247,8 +305,8 @@ fn open_store(
 ///
 /// When either cannot be opened, the original is damaged, or the destination is not empty.
 pub fn copy_log(from: &Config, into: &Config) -> anyhow::Result<u64> {
-    let from = open_store(from, "leviathan/empty", &mut |_| {}).context("cannot open the log to copy")?;
-    let into = open_store(into, from.origin(), &mut |_| {}).context("cannot open the log to copy into")?;
+    let from = open_store(from, "leviathan/empty").context("cannot open the log to copy")?;
+    let into = open_store(into, from.origin()).context("cannot open the log to copy into")?;
     Ok(store::copy(&*from, &*into)?)
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use journal::{Bundle, Damage, Head, Record, Unchained};
 
 pub(crate) use memory::MemoryStore;
-pub(crate) use ndjson::{NdjsonStore, segments_in};
+pub(crate) use ndjson::{NdjsonStore, Opening, Unread, segments_in};
 pub(crate) use postgres::PostgresStore;
 
 /// An append-only log that is extended by one writer at a time and read by any number.
@@ -51,6 +51,16 @@ pub(crate) trait EventStore: Send + Sync {
     /// it. Until then nothing that was found is changed, so that a start can still be refused. The first turn
     /// settles what nobody settled before it.
     fn settle(&self) -> Result<(), AppendError> {
+        Ok(())
+    }
+
+    /// How many parts of the log are never written again.
+    fn sealed(&self) -> usize {
+        0
+    }
+
+    /// Keeps where the records up to `to` are, for a later start. Loses nothing when it fails.
+    fn keep_places(&self, _to: u64) -> io::Result<()> {
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! journal/LOCK                          held by the one process that may write
 //! journal/origin                        the name of this log, from which its first hash is made
 //! journal/00000000000000000001.ndjson   a segment, named by its first record; the next begins where it ends
+//! journal/index/…                       where each record of a segment is; made again whenever it is of no use
 //! journal/torn/…                        what interrupted writes left, set aside when the store was settled
 //! ```
 //!
@@ -15,7 +16,9 @@
 
 mod lock;
 mod opening;
+mod places;
 mod segment;
+mod unread;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -27,9 +30,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use journal::{Bundle, Damage, DamageProblem, Head, Line, Lines, Record, Tail, Unchained};
 
 use self::lock::Lock;
-pub(crate) use self::opening::{OpenError, segments_in};
+pub(crate) use self::opening::{OpenError, Opening, segments_in};
 use self::opening::{Opened, Recovered, set_aside};
 use self::segment::SegmentWriter;
+pub(crate) use self::unread::Unread;
 use super::{AppendError, EventStore, ReadError, Turn, chained};
 use crate::durable::sync_folder;
 
@@ -46,6 +50,7 @@ pub(crate) struct NdjsonStore {
     segment_bytes: u64,
     writer: Mutex<Writer>,
     index: RwLock<Index>,
+    unread: Option<Unread>,
     _lock: Lock,
 }
 
@@ -73,6 +78,8 @@ struct Segment {
     first: u64,
     offsets: Vec<u64>,
     end: u64,
+    /// How many of the offsets are in the file beside it.
+    kept: usize,
 }
 
 struct SegmentReader {
@@ -89,33 +96,30 @@ struct Span {
 }
 
 impl NdjsonStore {
-    /// Opens the log in `folder`, making it if it is not there, verifies all of it and hands its records, in order,
-    /// to `each`. Nothing that is there is changed before the log is settled.
+    /// Opens the log in `folder`, making it if it is not there, and verifies all of it. Nothing that is there is
+    /// changed before the log is settled.
     ///
     /// `origin` names a log that is made now; a log that is there already keeps its name.
-    pub(crate) fn open(
-        folder: &Path,
-        origin: &str,
-        each: &mut dyn FnMut(Vec<Record>),
-    ) -> Result<Self, OpenError> {
-        Self::open_with_segments_of(SEGMENT_BYTES, folder, origin, each)
+    pub(crate) fn open(folder: &Path, origin: &str) -> Result<Self, OpenError> {
+        Opening::begin(folder, origin)?.read(&mut |_| {})
     }
 
-    fn open_with_segments_of(
-        segment_bytes: u64,
-        folder: &Path,
-        origin: &str,
-        each: &mut dyn FnMut(Vec<Record>),
-    ) -> Result<Self, OpenError> {
-        let Opened { lock, origin, index, torn } = opening::open(folder, origin, each)?;
-        Ok(Self {
-            folder: folder.to_owned(),
+    fn opened(opened: Opened) -> Self {
+        let Opened { folder, lock, origin, index, unread, torn, segment_bytes } = opened;
+        Self {
+            folder,
             origin,
             segment_bytes,
             writer: Mutex::new(Writer::unsettled(&index, torn)),
             index: RwLock::new(index),
+            unread,
             _lock: lock,
-        })
+        }
+    }
+
+    /// What was not read when the log was opened, and is to be verified.
+    pub(crate) fn unread(&self) -> Option<Unread> {
+        self.unread.clone()
     }
 
     /// Makes the end of the log one that can be extended, unless it is: see [`EventStore::settle`].
@@ -176,8 +180,8 @@ impl NdjsonStore {
             File::open(&path)
         };
         let reader = settle().map_err(|error| writer.poisoned("a segment cannot be made", &error))?;
-        let reader = Arc::new(SegmentReader { file: reader, path });
-        let next = Segment { file: reader, first, offsets: Vec::new(), end: 0 };
+        let reader = Arc::new(SegmentReader { path, file: reader });
+        let next = Segment { file: reader, first, offsets: Vec::new(), end: 0, kept: 0 };
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         let sealed = index.segments.last().map(|last| Arc::clone(&last.file));
         index.segments.push(next);
@@ -213,6 +217,15 @@ impl EventStore for NdjsonStore {
         self.writable().map(drop)
     }
 
+    fn sealed(&self) -> usize {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.segments.len().saturating_sub(1)
+    }
+
+    fn keep_places(&self, to: u64) -> io::Result<()> {
+        places::keep(&self.folder, &self.index, to)
+    }
+
     fn turn(&self) -> Result<Box<dyn Turn + '_>, AppendError> {
         let (writer, _) = self.writable()?;
         Ok(Box::new(NdjsonTurn { store: self, writer }))
@@ -233,7 +246,11 @@ impl EventStore for NdjsonStore {
         };
         let mut head = Head::genesis(&self.origin);
         for (file, end) in segments {
-            match bundles_of(&file, end, head, each)? {
+            let mut each = |bundle: Bundle| {
+                let head = bundle.head();
+                each(unchained(bundle), head)
+            };
+            match bundles_of(&file, end, head, &mut each)? {
                 ControlFlow::Continue(reached) => head = reached,
                 ControlFlow::Break(()) => break,
             }
@@ -242,22 +259,20 @@ impl EventStore for NdjsonStore {
     }
 }
 
-/// Hands each bundle of one segment to `each`; the end of the segment, unless `each` had enough.
+/// Verifies the first `end` bytes of one segment, and hands each of its bundles to `each`. Answers the end of the
+/// segment, unless `each` had enough.
 fn bundles_of(
     segment: &SegmentReader,
     end: u64,
     after: Head,
-    each: &mut dyn FnMut(Unchained, Head) -> ControlFlow<()>,
+    each: &mut dyn FnMut(Bundle) -> ControlFlow<()>,
 ) -> Result<ControlFlow<(), Head>, ReadError> {
     let io = |source| ReadError::Io { segment: segment.path.clone(), source };
     // A file of our own: the offset of the one that is read from is everybody's.
     let file = File::open(&segment.path).map_err(io)?;
     let mut is_enough = false;
     let scan = journal::scan(file.take(end), after, |bundle, _: &[u64]| {
-        let (id, head) = (bundle.id().clone(), bundle.head());
-        let bodies = bundle.into_records().into_iter().map(|record| record.body().clone()).collect();
-        let bundle = Unchained::new(id, bodies).map_err(io::Error::other)?;
-        is_enough = is_enough || each(bundle, head).is_break();
+        is_enough = is_enough || each(bundle).is_break();
         if is_enough { Err(io::Error::other("enough")) } else { Ok(()) }
     });
     let scan = match scan {
@@ -265,13 +280,19 @@ fn bundles_of(
         scan => scan.map_err(io)?,
     };
     let problem = match scan.tail {
-        Tail::Clean => return Ok(ControlFlow::Continue(scan.head)),
-        Tail::Torn { .. } => {
+        Tail::Clean if scan.end == end => return Ok(ControlFlow::Continue(scan.head)),
+        Tail::Clean | Tail::Torn { .. } => {
             Damage { offset: scan.end, seq: scan.head.seq + 1, problem: DamageProblem::Commit }
         }
         Tail::Damaged(damage) => damage,
     };
     Err(ReadError::Damaged { segment: segment.path.clone(), damage: problem })
+}
+
+fn unchained(bundle: Bundle) -> Unchained {
+    let id = bundle.id().clone();
+    let bodies = bundle.into_records().into_iter().map(|record| record.body().clone()).collect();
+    Unchained::new(id, bodies).expect("what was committed as a bundle is one")
 }
 
 /// The file at the end of the log, for as long as nobody else may have it.
@@ -343,6 +364,14 @@ impl Writer {
         let reason = format!("{what}: {error}");
         self.poison = Some(reason.clone());
         AppendError::Poisoned { reason }
+    }
+}
+
+impl Segment {
+    /// A segment of which nothing is known yet.
+    fn open(path: &Path, first: u64) -> io::Result<Self> {
+        let file = Arc::new(SegmentReader { file: File::open(path)?, path: path.into() });
+        Ok(Self { file, first, offsets: Vec::new(), end: 0, kept: 0 })
     }
 }
 

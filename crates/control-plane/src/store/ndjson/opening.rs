@@ -3,12 +3,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use journal::{Damage, DamageProblem, Head, Record, Tail};
 
 use super::lock::Lock;
-use super::{Index, Segment, SegmentReader, segment_name};
+use super::unread::Unread;
+use super::{Index, NdjsonStore, SEGMENT_BYTES, Segment, places, segment_name};
+use crate::cache::Unusable;
 use crate::durable::{sync_folder, write_whole};
 
 /// A torn tail that was set aside when the log was settled.
@@ -71,69 +72,150 @@ pub(crate) enum OpenError {
     },
 }
 
-/// A folder whose log was read whole. Nothing that was there is changed yet.
+/// A folder that is locked, and as much of its log as is known already.
+pub(crate) struct Opening {
+    folder: PathBuf,
+    lock: Lock,
+    origin: String,
+    found: Vec<PathBuf>,
+    index: Index,
+    segment_bytes: u64,
+}
+
+/// A folder whose log is known to its end. Nothing that was there is changed yet.
 pub(super) struct Opened {
+    pub(super) folder: PathBuf,
     pub(super) lock: Lock,
     pub(super) origin: String,
     pub(super) index: Index,
+    /// What was not verified, because reading began after it.
+    pub(super) unread: Option<Unread>,
     /// How many torn bytes follow the end of the last segment.
     pub(super) torn: Option<u64>,
+    pub(super) segment_bytes: u64,
 }
 
-/// Locks and reads the log in `folder`, and hands the records of each bundle to `each`.
-pub(super) fn open(
-    folder: &Path,
-    origin: &str,
-    each: &mut dyn FnMut(Vec<Record>),
-) -> Result<Opened, OpenError> {
-    create_folder(folder)?;
-    let lock = Lock::acquire(folder)?;
-    let found = segments_in(folder)?;
-    let origin = origin_of(folder, origin, found.is_empty())?;
-    let mut index = Index { head: Head::genesis(&origin), segments: Vec::new() };
-    let mut torn = None;
-    for (n, path) in found.iter().enumerate() {
-        let is_last = n + 1 == found.len();
-        torn = read_segment(&mut index, folder, path, is_last, each)?;
+impl Opening {
+    /// Locks the folder, making it if it is not there.
+    ///
+    /// `origin` names a log that is made now; a log that is there already keeps its name.
+    pub(crate) fn begin(folder: &Path, origin: &str) -> Result<Self, OpenError> {
+        create_folder(folder)?;
+        let lock = Lock::acquire(folder)?;
+        let found = segments_in(folder)?;
+        let origin = origin_of(folder, origin, found.is_empty())?;
+        let index = Index { head: Head::genesis(&origin), segments: Vec::new() };
+        Ok(Self { folder: folder.to_owned(), lock, origin, found, index, segment_bytes: SEGMENT_BYTES })
     }
-    Ok(Opened { lock, origin, index, torn })
+
+    /// The name of the log.
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Begins to read after the record `head`, if that is in the log and the indexes say where everything before
+    /// it is. What is before it is then to be verified later: see [`NdjsonStore::unread`].
+    pub(crate) fn resume(&mut self, head: Head) -> Result<(), Unusable> {
+        let mut index = Index { head: Head::genesis(&self.origin), segments: Vec::new() };
+        while index.head.seq < head.seq {
+            let path =
+                self.found.get(index.segments.len()).ok_or(Unusable::Foreign("it ends before that"))?;
+            let mut segment = places::read(&self.folder, path, index.head.seq + 1)?;
+            let known = segment.end;
+            segment.shorten(head.seq);
+            index.head.seq += segment.offsets.len() as u64;
+            let length = fs::metadata(path)?.len();
+            // Only the last segment may have grown since.
+            if known > length || (index.head.seq < head.seq && known < length) {
+                return Err(Unusable::Foreign("a segment has another length"));
+            }
+            index.segments.push(segment);
+        }
+        let last = index.span(head.seq, 1).map(|span| span.read());
+        let is_there =
+            matches!(last, Some(Ok(records)) if records.iter().any(|record| record.head() == head));
+        if !is_there {
+            return Err(Unusable::Foreign("another record is in that place"));
+        }
+        index.head = head;
+        self.index = index;
+        Ok(())
+    }
+
+    /// Forgets that reading should begin anywhere but at the beginning.
+    pub(crate) fn start_over(&mut self) {
+        self.index = Index { head: Head::genesis(&self.origin), segments: Vec::new() };
+    }
+
+    /// Reads the rest of the log, verifies it, and hands its records, in order, to `each`. Changes nothing.
+    pub(crate) fn read(self, each: &mut dyn FnMut(Vec<Record>)) -> Result<NdjsonStore, OpenError> {
+        let Self { folder, lock, origin, found, mut index, segment_bytes } = self;
+        let unread = (index.head.seq > 0).then(|| Unread::before(&origin, &index));
+        let mut partly = index.segments.pop();
+        let (known, mut torn) = (index.segments.len(), None);
+        for (n, path) in found.iter().enumerate().skip(known) {
+            let segment = match partly.take() {
+                Some(segment) => segment,
+                None => begin_segment(&folder, path, index.head.seq + 1)?,
+            };
+            torn = read_segment(&mut index, segment, n + 1 == found.len(), each)?;
+        }
+        Ok(NdjsonStore::opened(Opened { folder, lock, origin, index, unread, torn, segment_bytes }))
+    }
+
+    /// Makes segments of another size.
+    #[cfg(test)]
+    pub(crate) fn with_segments_of(self, segment_bytes: u64) -> Self {
+        Self { segment_bytes, ..self }
+    }
 }
 
-/// Adds the next segment to the index. Answers how many torn bytes follow its end, which only the last may have.
-fn read_segment(
-    index: &mut Index,
-    folder: &Path,
-    path: &Path,
-    is_last: bool,
-    each: &mut dyn FnMut(Vec<Record>),
-) -> Result<Option<u64>, OpenError> {
-    let first = index.head.seq + 1;
+fn begin_segment(folder: &Path, path: &Path, first: u64) -> Result<Segment, OpenError> {
     if path.file_name().is_none_or(|name| name != segment_name(first).as_str()) {
         return Err(OpenError::Sequence { folder: folder.into(), expected: first, found: path.into() });
     }
-    let io = |source| OpenError::Io { action: "cannot read the segment", path: path.into(), source };
-    let file = File::open(path).map_err(io)?;
-    let mut offsets = Vec::new();
-    let scan = journal::scan(&file, index.head, |bundle, found: &[u64]| {
-        offsets.extend_from_slice(found);
+    Segment::open(path, first).map_err(|source| unreadable(path, source))
+}
+
+fn unreadable(path: &Path, source: io::Error) -> OpenError {
+    OpenError::Io { action: "cannot read the segment", path: path.into(), source }
+}
+
+/// Reads what is left of the next segment into the index. Answers how many torn bytes follow its end, which only
+/// the last may have.
+fn read_segment(
+    index: &mut Index,
+    mut segment: Segment,
+    is_last: bool,
+    each: &mut dyn FnMut(Vec<Record>),
+) -> Result<Option<u64>, OpenError> {
+    let path = segment.file.path.clone();
+    let begins = segment.end;
+    let mut file = &segment.file.file;
+    file.seek(SeekFrom::Start(begins)).map_err(|source| unreadable(&path, source))?;
+    let scan = journal::scan(file, index.head, |bundle, found: &[u64]| {
+        segment.offsets.extend(found.iter().map(|offset| begins + offset));
         each(bundle.into_records());
         io::Result::Ok(())
     });
-    let scan = scan.map_err(io)?;
+    let scan = scan.map_err(|source| unreadable(&path, source))?;
+    segment.end = begins + scan.end;
     let torn = match scan.tail {
         Tail::Clean => None,
         Tail::Torn { bytes } if is_last => Some(bytes),
         Tail::Torn { .. } => {
             // Only the last segment is ever written: an earlier one that ends early was cut.
             let seq = scan.head.seq + 1;
-            let damage = Damage { offset: scan.end, seq, problem: DamageProblem::Commit };
-            return Err(OpenError::Damaged { segment: path.into(), damage });
+            let damage = Damage { offset: segment.end, seq, problem: DamageProblem::Commit };
+            return Err(OpenError::Damaged { segment: path, damage });
         }
-        Tail::Damaged(damage) => return Err(OpenError::Damaged { segment: path.into(), damage }),
+        Tail::Damaged(damage) => {
+            let damage = Damage { offset: begins + damage.offset, ..damage };
+            return Err(OpenError::Damaged { segment: path, damage });
+        }
     };
     index.head = scan.head;
-    let file = Arc::new(SegmentReader { path: path.into(), file });
-    index.segments.push(Segment { file, first, offsets, end: scan.end });
+    index.segments.push(segment);
     Ok(torn)
 }
 

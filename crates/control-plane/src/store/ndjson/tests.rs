@@ -31,7 +31,11 @@ fn open(folder: &Path) -> Result<NdjsonStore, OpenError> {
 }
 
 fn open_at_once(folder: &Path) -> Result<NdjsonStore, OpenError> {
-    NdjsonStore::open_with_segments_of(600, folder, "test/ndjson", &mut |_| {})
+    open_with_segments_of(600, folder)
+}
+
+fn open_with_segments_of(bytes: u64, folder: &Path) -> Result<NdjsonStore, OpenError> {
+    Opening::begin(folder, "test/ndjson")?.with_segments_of(bytes).read(&mut |_| {})
 }
 
 /// What settling set aside.
@@ -430,8 +434,7 @@ fn writes_for_the_tests_that_kill_it() {
         assert_eq!(append(&open(folder.path()).unwrap(), &["a", "b", "c"]).unwrap().head().seq, 3);
         return;
     };
-    let store =
-        NdjsonStore::open_with_segments_of(5_000, Path::new(&folder), "test/ndjson", &mut |_| {}).unwrap();
+    let store = open_with_segments_of(5_000, Path::new(&folder)).unwrap();
     let mut out = io::stdout();
     writeln!(out, "writing").unwrap();
     loop {

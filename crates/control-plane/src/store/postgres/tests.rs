@@ -75,7 +75,7 @@ fn it_keeps_the_contract_of_a_store() {
 fn a_copy_has_the_same_lines_in_every_store() {
     let server = Postgres::start();
     let folder = tempfile::tempdir().unwrap();
-    let original = NdjsonStore::open(&folder.path().join("a"), "test/copy", &mut |_| {}).unwrap();
+    let original = NdjsonStore::open(&folder.path().join("a"), "test/copy").unwrap();
     for n in 0..20 {
         let (x, y, z) = (format!("{n}-x"), format!("{n}-ü"), format!("{n}-z"));
         let bundles = vec![bundle(&[&x, &y]), bundle(&[&z])];
@@ -86,7 +86,7 @@ fn a_copy_has_the_same_lines_in_every_store() {
     let between = PostgresStore::open(&url, None, "test/copy").unwrap();
     assert_eq!(copy(&original, &between).unwrap(), 60);
     assert_eq!(lines(&between), lines(&original));
-    let back = NdjsonStore::open(&folder.path().join("b"), "test/copy", &mut |_| {}).unwrap();
+    let back = NdjsonStore::open(&folder.path().join("b"), "test/copy").unwrap();
     assert_eq!(copy(&between, &back).unwrap(), 60);
     let file =
         |name: &str| std::fs::read(folder.path().join(name).join("00000000000000000001.ndjson")).unwrap();
