@@ -269,12 +269,13 @@ impl Behind {
     ) -> anyhow::Result<(Arc<Verified>, Self)> {
         let verified =
             Arc::new(if unverified.is_some() { Verified::default() } else { Verified::everything() });
+        let snapshot = unverified.as_ref().map_or(0, |(unread, _)| unread.head().seq);
         let verify = |(unread, claim)| Verifier::start(ledger.clone(), unread, claim, Arc::clone(&verified));
         let verifier = unverified.map(verify).transpose()?;
         let snapshotter = match config.backend {
             Backend::Ndjson => {
                 let snapshots = Snapshots::of(&config.data.join("journal"));
-                Some(Snapshotter::start(ledger.clone(), snapshots, Arc::clone(&verified))?)
+                Some(Snapshotter::start(ledger.clone(), snapshots, snapshot, Arc::clone(&verified))?)
             }
             Backend::Memory | Backend::Postgres(_) => None,
         };

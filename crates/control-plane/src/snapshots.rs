@@ -160,14 +160,15 @@ pub(crate) struct Snapshotter {
 }
 
 impl Snapshotter {
-    /// Begins to look. What was not verified yet is not built upon.
+    /// Begins to look what there is after the record `seq`, of which there is a snapshot. What was not verified yet is
+    /// not built upon.
     pub(crate) fn start(
         ledger: Ledger,
         snapshots: Snapshots,
+        seq: u64,
         verified: Arc<Verified>,
     ) -> anyhow::Result<Self> {
         let (stop, stopped) = mpsc::channel();
-        let seq = ledger.history().graph().head();
         let mut writer = Writing { sealed: ledger.sealed(), seq, ledger, snapshots, verified };
         let thread = std::thread::Builder::new().name("snapshots".to_owned());
         let thread =
@@ -187,7 +188,7 @@ struct Writing {
     ledger: Ledger,
     snapshots: Snapshots,
     verified: Arc<Verified>,
-    /// The newest snapshot, or where the process began.
+    /// The record of the newest snapshot; 0 while there is none.
     seq: u64,
     /// How many segments were sealed then.
     sealed: usize,
