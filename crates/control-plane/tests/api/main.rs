@@ -9,6 +9,7 @@ mod log;
 mod reading;
 mod registration;
 mod replicas;
+mod starting;
 mod streaming;
 mod support;
 mod watching;
