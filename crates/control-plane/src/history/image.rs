@@ -1,13 +1,13 @@
 //! A history as pieces of bytes, and back. The same history has the same pieces, however it came to be.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use journal::ChainHash;
 use model::graph::{Attempt, GraphParts, Outline, Task};
 use model::{Event, EventKind, Graph, TargetId, TaskId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 use super::{History, IdKey, Recent};
 use crate::cache::{Cached, Unusable, numbers, read_numbers};
