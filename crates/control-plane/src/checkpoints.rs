@@ -33,7 +33,7 @@ pub(crate) use self::key::{NoKey, given as given_key};
 pub(crate) use self::shelf::{FileShelf, Shelf, ShelfError, TableShelf};
 use self::tiles::{TileFolder, Unreadable};
 use crate::ledger::Ledger;
-use crate::store::ReadError;
+use crate::store::{AppendError, ReadError};
 
 /// How long new records wait for their checkpoint.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -87,7 +87,7 @@ pub(crate) enum Refused {
     Key(#[from] NoKey),
     /// What is stored as the checkpoint is not one of this log.
     #[error(
-        "the checkpoint in {place} is not one that the key of this log signed: {problem}. No record was changed: restore the checkpoint, and the key if that was replaced, from a backup"
+        "the checkpoint in {place} is not one that the key of this log signed: {problem}. Nothing was changed: restore the checkpoint, and the key if that was replaced, from a backup"
     )]
     Foreign {
         /// Where it is kept.
@@ -108,7 +108,7 @@ pub(crate) enum Refused {
     },
     /// Records that were signed are not there any more.
     #[error(
-        "the journal ends with record {head}, but its checkpoint was signed when it had {signed}: the records {} to {signed} were cut off, or an older copy was put back. No record was changed: restore all of the journal from the newest backup", .head + 1
+        "the journal ends with record {head}, but its checkpoint was signed when it had {signed}: the records {} to {signed} were cut off, or an older copy was put back. Nothing was changed: restore all of the journal from the newest backup", .head + 1
     )]
     Cut {
         /// The records that there are.
@@ -118,7 +118,7 @@ pub(crate) enum Refused {
     },
     /// Records that were signed are now others.
     #[error(
-        "the first {signed} records of the journal are not those that its checkpoint was signed for: the history was rewritten{}. No record was changed now: restore all of the journal from a backup",
+        "the first {signed} records of the journal are not those that its checkpoint was signed for: the history was rewritten{}. Nothing was changed now: restore all of the journal from a backup",
         .first.map(|seq| format!(", first of all in record {seq}")).unwrap_or_default()
     )]
     Rewritten {
@@ -133,6 +133,9 @@ pub(crate) enum Refused {
     /// The checkpoint cannot be read or replaced.
     #[error(transparent)]
     Shelf(#[from] ShelfError),
+    /// The end of the log cannot be made whole.
+    #[error(transparent)]
+    Unsettled(#[from] AppendError),
     /// The file system failed.
     #[error("{action} {}: {source}", .path.display())]
     Io {
@@ -190,8 +193,8 @@ struct Shared {
 }
 
 impl Checkpoints {
-    /// Compares the log with its stored checkpoint, then begins to sign. The thread holds a handle on the ledger
-    /// and is to be ended before that.
+    /// Compares the log with its stored checkpoint, then settles the log and begins to sign. The thread holds a
+    /// handle on the ledger and is to be ended before that.
     pub(crate) fn start(
         ledger: Ledger,
         origin: &str,
@@ -199,6 +202,7 @@ impl Checkpoints {
         places: Places<'_>,
     ) -> Result<(Self, Checkpointer), Refused> {
         let (shared, tree) = Shared::open(ledger, origin, key, places)?;
+        shared.ledger.settle()?;
         tracing::info!(log.key = %shared.verifier(), log.size = tree.frontier().size(), "The log is what its checkpoint says.");
         let shared = Arc::new(shared);
         let (stop, stopped) = mpsc::channel();
@@ -210,6 +214,13 @@ impl Checkpoints {
             source,
         })?;
         Ok((Self { shared }, Checkpointer { thread, stop }))
+    }
+
+    /// What [`Self::start`] does before it begins to sign.
+    #[cfg(test)]
+    pub(crate) fn compare(ledger: Ledger, origin: &str, places: Places<'_>) -> Result<(), Refused> {
+        let (shared, _) = Shared::open(ledger, origin, None, places)?;
+        Ok(shared.ledger.settle()?)
     }
 
     /// The key with which others verify this log.

@@ -1,48 +1,49 @@
 //! What the log says, held ready for questions: the graph, which event ids were used, and where to find events.
 
+mod folding;
+mod image;
+
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 
 use api::types::{EventsQuery, RecordedEvent};
-use journal::{CanonicalBody, Record};
+use journal::{CanonicalBody, ChainHash, Head, Record};
 use model::event::Timestamp;
 use model::{AttemptId, Digest, Event, EventId, Graph, Seq, TargetId, TaskId};
 use sha2::{Digest as _, Sha256};
+
+pub(crate) use self::folding::Folding;
 
 /// How many of the newest events are kept at hand.
 const RECENT: usize = 20;
 
 /// The fold of every record so far.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct History {
     graph: Graph,
-    known: HashMap<EventId, Known>,
+    known: HashMap<IdKey, Seq>,
     by_target: HashMap<TargetId, Vec<u64>>,
     by_task: HashMap<TaskId, Vec<u64>>,
     by_type: HashMap<&'static str, Vec<u64>>,
     /// The timestamp of each record, in microseconds; the first is that of seq 1.
     times: Vec<i64>,
-    recent: VecDeque<RecordedEvent>,
+    recent: VecDeque<Recent>,
 }
 
-/// An event id that was used.
-struct Known {
-    seq: Seq,
-    body: Fingerprint,
+/// What an event id is known by: the first half of its SHA-256. Nobody finds two ids with the same.
+type IdKey = [u8; 16];
+
+/// An event that is kept at hand, and its place in the log.
+#[derive(Clone)]
+struct Recent {
+    seq: u64,
+    hash: ChainHash,
+    prev_hash: ChainHash,
+    event: Event,
 }
 
 /// SHA-256 of a body, by which the same event is told from another with its id.
 pub(crate) type Fingerprint = [u8; 32];
-
-/// What is known of an event that somebody wants to record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Earlier {
-    /// Its id was never used.
-    Never,
-    /// The very same event was recorded.
-    Same(Seq),
-    /// Its id was used for another event.
-    Other(Seq),
-}
 
 /// A record whose body is no event of this version.
 #[derive(Debug, thiserror::Error)]
@@ -58,18 +59,23 @@ impl History {
         let seq = record.seq();
         self.graph.apply(&event);
         debug_assert_eq!(self.graph.head(), seq, "every record is applied once, in order");
-        let body = fingerprint(record.body());
-        self.known.insert(event.event_id.clone(), Known { seq: Seq(seq), body });
+        self.known.insert(key_of(&event.event_id), Seq(seq));
         if let Some(target) = &event.subject.target_id {
-            self.by_target.entry(target.clone()).or_default().push(seq);
+            list_of(&mut self.by_target, target).push(seq);
         }
         if let Some(task) = &event.subject.task_id {
-            self.by_task.entry(task.clone()).or_default().push(seq);
+            list_of(&mut self.by_task, task).push(seq);
         }
         self.by_type.entry(event.kind.event_type()).or_default().push(seq);
         self.times.push(event.timestamp.moment().as_microsecond());
-        self.recent.push_front(placed(record, event));
-        self.recent.truncate(RECENT);
+        self.recent.truncate(RECENT - 1);
+        let (hash, prev_hash) = (record.hash(), record.prev_hash());
+        self.recent.push_front(Recent { seq, hash, prev_hash, event });
+    }
+
+    /// The last record; `None` while there is none.
+    pub(crate) fn head(&self) -> Option<Head> {
+        self.recent.front().map(|recent| Head { seq: recent.seq, hash: recent.hash })
     }
 
     /// The graph after the last record.
@@ -79,21 +85,14 @@ impl History {
 
     /// The newest events, newest first.
     pub(crate) fn recent(&self) -> Vec<RecordedEvent> {
-        self.recent.iter().cloned().collect()
-    }
-
-    /// Whether an event of this id was recorded, and with this body.
-    pub(crate) fn earlier(&self, id: &EventId, body: &Fingerprint) -> Earlier {
-        match self.known.get(id) {
-            None => Earlier::Never,
-            Some(known) if known.body == *body => Earlier::Same(known.seq),
-            Some(known) => Earlier::Other(known.seq),
-        }
+        let placed =
+            |recent: &Recent| recorded(recent.seq, recent.hash, recent.prev_hash, recent.event.clone());
+        self.recent.iter().map(placed).collect()
     }
 
     /// The place of an event.
     pub(crate) fn seq_of(&self, id: &EventId) -> Option<Seq> {
-        self.known.get(id).map(|known| known.seq)
+        self.known.get(&key_of(id)).copied()
     }
 
     /// The seqs of at most `limit` events that fit the filters of `query`, in the order of the log.
@@ -148,15 +147,27 @@ pub(crate) fn event_of(record: &Record) -> Result<Event, UnknownRecord> {
 
 /// An event with its place in the log.
 pub(crate) fn placed(record: &Record, event: Event) -> RecordedEvent {
-    let digest = |hash: journal::ChainHash| {
+    recorded(record.seq(), record.hash(), record.prev_hash(), event)
+}
+
+fn recorded(seq: u64, hash: ChainHash, prev_hash: ChainHash, event: Event) -> RecordedEvent {
+    let digest = |hash: ChainHash| {
         Digest::parse(hash.to_string()).expect("a hash prints as 64 lower-case hexadecimal digits")
     };
-    RecordedEvent {
-        seq: Seq(record.seq()),
-        hash: digest(record.hash()),
-        prev_hash: digest(record.prev_hash()),
-        event,
+    RecordedEvent { seq: Seq(seq), hash: digest(hash), prev_hash: digest(prev_hash), event }
+}
+
+fn key_of(id: &EventId) -> IdKey {
+    let digest: [u8; 32] = Sha256::digest(id.as_str().as_bytes()).into();
+    *digest.first_chunk().expect("half of it is there")
+}
+
+/// The list of `key`, which is copied only when the list is new.
+fn list_of<'a, K: Clone + Eq + Hash>(lists: &'a mut HashMap<K, Vec<u64>>, key: &K) -> &'a mut Vec<u64> {
+    if !lists.contains_key(key) {
+        lists.insert(key.clone(), Vec::new());
     }
+    lists.get_mut(key).expect("it is there, or was just inserted")
 }
 
 fn last_of(newest_first: impl Iterator<Item = u64>, limit: usize) -> Vec<u64> {
@@ -165,7 +176,7 @@ fn last_of(newest_first: impl Iterator<Item = u64>, limit: usize) -> Vec<u64> {
     seqs
 }
 
-/// What [`History::earlier`] knows a body by.
+/// What a body is known by.
 pub(crate) fn fingerprint(body: &CanonicalBody) -> Fingerprint {
     Sha256::digest(body.as_bytes()).into()
 }

@@ -37,6 +37,7 @@ use crate::checkpoints::Checkpoints;
 use crate::ledger::Ledger;
 use crate::presence::Presence;
 use crate::steering::Stamp;
+use crate::verification::Verified;
 
 /// What every handler works with.
 pub(crate) struct App {
@@ -51,6 +52,8 @@ pub(crate) struct App {
     pub(crate) backend: &'static str,
     /// What was asked so far, for whoever watches.
     pub(crate) requests: Requests,
+    /// How far the log is verified.
+    pub(crate) verified: Arc<Verified>,
     /// Whether the process stops: who stays connected for long ends then.
     pub(crate) stopping: watch::Sender<bool>,
 }

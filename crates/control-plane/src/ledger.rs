@@ -27,7 +27,7 @@ use self::writer::Writer;
 use crate::admission::{Admitted, NotAdmitted};
 use crate::history::{self, History, UnknownRecord};
 use crate::steering::Denied;
-use crate::store::{EventStore, ReadError};
+use crate::store::{AppendError, EventStore, ReadError};
 
 /// How many requests may wait. More are told to come back.
 const QUEUE: usize = 1_024;
@@ -215,13 +215,16 @@ impl Fence {
 }
 
 impl Ledger {
-    /// Replays the log and begins to take proposals. The thread ends, and is to be joined, once every handle
-    /// is gone.
-    pub(crate) fn start(store: Box<dyn EventStore>) -> anyhow::Result<(Self, JoinHandle<()>)> {
+    /// Replays what of the log is not in `history` yet, and begins to take proposals. The thread ends, and is to be
+    /// joined, once every handle is gone.
+    pub(crate) fn start(
+        store: Box<dyn EventStore>,
+        history: History,
+    ) -> anyhow::Result<(Self, JoinHandle<()>)> {
         let shared = Shared {
             store,
-            history: RwLock::default(),
-            seen: watch::Sender::new(0),
+            seen: watch::Sender::new(history.graph().head()),
+            history: RwLock::new(history),
             unreachable: watch::Sender::new(None),
             stopped: watch::Sender::new(None),
             measures: Measures::default(),
@@ -318,6 +321,35 @@ impl Ledger {
     /// The records from `from` on, verified: at most `limit`, and none only when there are none. Reads files.
     pub(crate) fn records(&self, from: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
         self.shared.store.read(from, limit)
+    }
+
+    /// Makes the end of the log whole and durable, before anything is told of it. Writes files.
+    pub(crate) fn settle(&self) -> Result<(), AppendError> {
+        self.shared.store.settle()
+    }
+
+    /// The name of the log.
+    pub(crate) fn origin(&self) -> &str {
+        self.shared.store.origin()
+    }
+
+    /// How many parts of the log are never written again.
+    pub(crate) fn sealed(&self) -> usize {
+        self.shared.store.sealed()
+    }
+
+    /// Keeps where the records up to `to` are, for a later start. Writes files.
+    pub(crate) fn keep_places(&self, to: u64) -> std::io::Result<()> {
+        self.shared.store.keep_places(to)
+    }
+
+    /// Takes no writes any more, unless it does not already.
+    pub(crate) fn stop(&self, reason: String) {
+        self.shared.stopped.send_if_modified(|stopped| {
+            let is_news = stopped.is_none();
+            stopped.get_or_insert(reason);
+            is_news
+        });
     }
 
     /// Why the journal takes no writes any more; `None` while all is well.

@@ -7,14 +7,19 @@
 
 mod admission;
 mod artifacts;
+mod cache;
 mod checkpoints;
+mod durable;
 mod history;
 mod http;
 mod ledger;
 pub mod measure;
 mod presence;
 mod server;
+mod snapshots;
+mod start;
 mod steering;
 mod store;
+mod verification;
 
 pub use server::{Backend, Config, Database, Server, copy_log, serve};

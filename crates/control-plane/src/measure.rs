@@ -5,15 +5,15 @@
 mod lives;
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use api::types::EventsQuery;
-use journal::{Bundle, BundleId, CanonicalBody, Head, Line, Lines, Unchained};
+use journal::{Bundle, BundleId, CanonicalBody, Head, Line, Lines, Tail, Unchained};
 use model::{AttemptId, Event};
 use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest, Sha256};
@@ -21,7 +21,10 @@ use sha2::{Digest, Sha256};
 use crate::admission::Admitted;
 use crate::history;
 use crate::ledger::Ledger;
+use crate::snapshots::Snapshots;
+use crate::start::{self, Started};
 use crate::store::{EventStore, NdjsonStore, segments_in};
+use crate::verification::{Verdict, Verified, verify as verify_all};
 
 /// How many events an in-process load records, and how fast a disk could take them.
 #[derive(Debug, Clone)]
@@ -58,8 +61,22 @@ pub struct Replay {
     pub cold_cpu: f64,
     /// Processor seconds to read the bodies as events and to hash them, and nothing else.
     pub parse_and_hash: f64,
+    /// Seconds from nothing to a ledger that answers, with a snapshot of all of it.
+    pub resumed: f64,
+    /// What of it were seconds of processors.
+    pub resumed_cpu: f64,
+    /// Seconds to verify, after that, what was not read, and to compare what follows from it.
+    pub verified_behind: f64,
+    /// Seconds for which nobody could record while the snapshot was taken.
+    pub snapshot_held: f64,
+    /// Seconds to write the snapshot after that.
+    pub snapshot_written: f64,
+    /// How many bytes it has.
+    pub snapshot_bytes: u64,
     /// Seconds to verify the files alone.
     pub verify: f64,
+    /// Seconds to verify them with two threads.
+    pub verify_by_two: f64,
     /// Seconds to hash the same bytes and nothing else.
     pub hash: f64,
     /// Seconds of single durable events on this log.
@@ -149,12 +166,28 @@ pub async fn replay(folder: &Path, events: u64) -> anyhow::Result<Replay> {
     let attempt = make(&journal, events)?;
     let bytes = bytes_of(&journal)?;
     let (verify, hash) = verified(&journal)?;
+    let verify_by_two = verified_by(2, &journal)?;
     let parse_and_hash = parsed_and_hashed(&journal)?;
 
     let (began, cpu) = (Instant::now(), processor_seconds());
     let (ledger, thread) = start(&journal)?;
     let (cold, cold_cpu) = (began.elapsed().as_secs_f64(), processor_seconds() - cpu);
     ensure!(ledger.history().graph().head() == events, "the log was not read whole");
+    let (snapshot_held, snapshot_written, snapshot_bytes) = snapshot(&ledger, &journal)?;
+    drop(ledger);
+    end(thread)?;
+
+    let (began, cpu) = (Instant::now(), processor_seconds());
+    let Started { store, history, claim } = start::start(&journal, ORIGIN)?;
+    let unread = store.unread().zip(claim);
+    let (ledger, thread) = Ledger::start(Box::new(store), history)?;
+    let (resumed, resumed_cpu) = (began.elapsed().as_secs_f64(), processor_seconds() - cpu);
+    ensure!(ledger.history().graph().head() == events, "the snapshot is not of all");
+    let (unread, claim) = unread.context("the snapshot was not used")?;
+    let began = Instant::now();
+    let verdict = verify_all(&unread, &claim, &Verified::default(), &AtomicBool::new(false))?;
+    let verified_behind = began.elapsed().as_secs_f64();
+    ensure!(verdict == Verdict::Holds, "nobody stopped the verification");
 
     let mut appends = Vec::new();
     for n in 0..300 {
@@ -169,12 +202,30 @@ pub async fn replay(folder: &Path, events: u64) -> anyhow::Result<Replay> {
     drop(ledger);
     end(thread)?;
     std::fs::remove_dir_all(&journal)?;
-    Ok(Replay { events, bytes, cold, cold_cpu, parse_and_hash, verify, hash, appends, summaries, finds })
+    Ok(Replay {
+        events,
+        bytes,
+        cold,
+        cold_cpu,
+        parse_and_hash,
+        resumed,
+        resumed_cpu,
+        verified_behind,
+        snapshot_held,
+        snapshot_written,
+        snapshot_bytes,
+        verify,
+        verify_by_two,
+        hash,
+        appends,
+        summaries,
+        finds,
+    })
 }
 
 fn start(journal: &Path) -> anyhow::Result<(Ledger, std::thread::JoinHandle<()>)> {
-    let store = NdjsonStore::open(journal, ORIGIN)?;
-    Ledger::start(Box::new(store))
+    let Started { store, history, .. } = start::start(journal, ORIGIN)?;
+    Ledger::start(Box::new(store), history)
 }
 
 const ORIGIN: &str = "leviathan/bench";
@@ -246,6 +297,61 @@ fn verified(journal: &Path) -> anyhow::Result<(f64, f64)> {
         hash += began.elapsed().as_secs_f64();
     }
     Ok((verify, hash))
+}
+
+/// Keeps a snapshot of all, as the thread of snapshots does: seconds for which nobody could record, seconds after
+/// that, and bytes.
+fn snapshot(ledger: &Ledger, journal: &Path) -> anyhow::Result<(f64, f64, u64)> {
+    let began = Instant::now();
+    let history = ledger.history().clone();
+    let held = began.elapsed().as_secs_f64();
+    ledger.keep_places(history.graph().head())?;
+    Snapshots::of(journal).write(ORIGIN, &history)?;
+    let written = began.elapsed().as_secs_f64() - held;
+    let files = std::fs::read_dir(journal.join("snapshots"))?;
+    let bytes = files.map(|file| Ok(file?.metadata()?.len())).sum::<anyhow::Result<u64>>()?;
+    Ok((held, written, bytes))
+}
+
+/// Seconds to verify the files with so many threads: each segment by itself, from the head that its first record
+/// names, and then that each begins where the one before it ends.
+fn verified_by(threads: usize, journal: &Path) -> anyhow::Result<f64> {
+    let paths = segments_in(journal)?;
+    let (next, ends) = (AtomicUsize::new(0), Mutex::new(vec![None; paths.len()]));
+    let work = || -> anyhow::Result<()> {
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            let Some(path) = paths.get(n) else { return Ok(()) };
+            let before = head_before(path)?;
+            let scan = journal::scan(File::open(path)?, before, |_, _| std::io::Result::Ok(()))?;
+            ensure!(scan.tail == Tail::Clean, "{} is damaged", path.display());
+            ends.lock().unwrap_or_else(PoisonError::into_inner)[n] = Some((before, scan.head));
+        }
+    };
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let join = |worker: std::thread::ScopedJoinHandle<'_, anyhow::Result<()>>| {
+            worker.join().map_err(|_| anyhow::anyhow!("verifying met a bug"))?
+        };
+        workers.into_iter().try_for_each(join)
+    })?;
+    let mut head = Head::genesis(ORIGIN);
+    for (before, after) in ends.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten() {
+        ensure!(before == head, "a segment does not follow the one before it");
+        head = after;
+    }
+    Ok(began.elapsed().as_secs_f64())
+}
+
+/// What the first record of a segment says it follows.
+fn head_before(segment: &Path) -> anyhow::Result<Head> {
+    let mut line = Vec::new();
+    BufReader::new(File::open(segment)?).read_until(b'\n', &mut line)?;
+    match Line::decode(line.strip_suffix(b"\n").unwrap_or(&line))? {
+        Line::Record(record) => Ok(Head { seq: record.seq() - 1, hash: record.prev_hash() }),
+        Line::Commit(_) => anyhow::bail!("{} begins with the end of a bundle", segment.display()),
+    }
 }
 
 /// Processor seconds to read every body as an event and to hash it.

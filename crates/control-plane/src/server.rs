@@ -15,10 +15,14 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::artifacts::Artifacts;
 use crate::checkpoints::{self, Checkpointer, Checkpoints, FileShelf, Places, Shelf, TableShelf};
+use crate::history::History;
 use crate::http::{self, App};
 use crate::ledger::Ledger;
 use crate::presence::Presence;
-use crate::store::{self, EventStore, MemoryStore, NdjsonStore, PostgresStore};
+use crate::snapshots::{Claim, Snapshots, Snapshotter};
+use crate::start::{self, Started};
+use crate::store::{self, EventStore, MemoryStore, NdjsonStore, PostgresStore, Unread};
+use crate::verification::{Verified, Verifier};
 
 /// How long requests under way may take to end once the process stops.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -107,6 +111,7 @@ pub struct Server {
     app: Arc<App>,
     ledger: JoinHandle<()>,
     checkpointer: Option<Checkpointer>,
+    behind: Behind,
     read_only_for: Duration,
 }
 
@@ -132,7 +137,7 @@ impl Server {
         check_token(&config.token)?;
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || open(&opening)).await;
-        let Opened { ledger, thread, checkpoints, artifacts } =
+        let Opened { ledger, thread, checkpoints, artifacts, verified, behind } =
             opened.context("opening the journal met a bug")??;
         let (checkpoints, checkpointer) = checkpoints.unzip();
         let listener = TcpListener::bind(config.listen).await.with_context(|| {
@@ -151,9 +156,11 @@ impl Server {
             uploads: Semaphore::new(UPLOADS),
             backend: config.backend.as_str(),
             requests: http::Requests::default(),
+            verified,
             stopping: watch::Sender::default(),
         });
-        Ok(Self { listener, address, app, ledger: thread, checkpointer, read_only_for: config.read_only_for })
+        let read_only_for = config.read_only_for;
+        Ok(Self { listener, address, app, ledger: thread, checkpointer, behind, read_only_for })
     }
 
     /// Where it listens.
@@ -168,7 +175,7 @@ impl Server {
     /// When the journal failed: every answer given before is durable, nothing was recorded after, and the
     /// process must end with a failure so that somebody looks at its disk or database.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-        let Self { listener, address, app, ledger, checkpointer, read_only_for } = self;
+        let Self { listener, address, app, ledger, checkpointer, behind, read_only_for } = self;
         let failed = app.ledger.stopped();
         let (stopping, stopped) = (app.stopping.clone(), app.stopping.subscribe());
         let until = when_to_stop(stop, failed.clone(), read_only_for, stopping);
@@ -191,6 +198,7 @@ impl Server {
         if let Some(checkpointer) = checkpointer {
             let _ = tokio::task::spawn_blocking(|| checkpointer.end()).await;
         }
+        let _ = tokio::task::spawn_blocking(|| behind.end()).await;
         end(ledger, &failed).await
     }
 }
@@ -202,6 +210,8 @@ struct Opened {
     /// None of a log in memory.
     checkpoints: Option<(Checkpoints, Checkpointer)>,
     artifacts: Artifacts,
+    verified: Arc<Verified>,
+    behind: Behind,
 }
 
 fn open(config: &Config) -> anyhow::Result<Opened> {
@@ -212,9 +222,9 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
         Some(key) => key.name().to_string(),
         None => format!("leviathan/{}", uuid::Uuid::new_v4()),
     };
-    let store = open_store(config, &new_origin)?;
+    let Log { store, history, unverified } = open_log(config, &new_origin)?;
     let origin = store.origin().to_owned();
-    let (ledger, thread) = Ledger::start(store)?;
+    let (ledger, thread) = Ledger::start(store, history)?;
     let checkpoints = match shelf(config, key.is_some())? {
         None => None,
         Some((shelf, tiles)) => {
@@ -222,7 +232,64 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
             Some(Checkpoints::start(ledger.clone(), &origin, key, places)?)
         }
     };
-    Ok(Opened { ledger, thread, checkpoints, artifacts })
+    let (verified, behind) = Behind::start(config, &ledger, unverified)?;
+    Ok(Opened { ledger, thread, checkpoints, artifacts, verified, behind })
+}
+
+/// A log that was opened, with as much of its history as opening it gave.
+struct Log {
+    store: Box<dyn EventStore>,
+    history: History,
+    /// What was not read, and what a snapshot says that it comes to.
+    unverified: Option<(Unread, Claim)>,
+}
+
+fn open_log(config: &Config, new_origin: &str) -> anyhow::Result<Log> {
+    match config.backend {
+        Backend::Ndjson => {
+            let Started { store, history, claim } = start::start(&config.data.join("journal"), new_origin)?;
+            let unverified = store.unread().zip(claim);
+            Ok(Log { store: Box::new(store), history, unverified })
+        }
+        Backend::Memory | Backend::Postgres(_) => {
+            let store = open_store(config, new_origin)?;
+            Ok(Log { store, history: History::default(), unverified: None })
+        }
+    }
+}
+
+/// What works on the files of the log behind everything else.
+struct Behind {
+    verifier: Option<Verifier>,
+    snapshotter: Option<Snapshotter>,
+}
+
+impl Behind {
+    fn start(
+        config: &Config,
+        ledger: &Ledger,
+        unverified: Option<(Unread, Claim)>,
+    ) -> anyhow::Result<(Arc<Verified>, Self)> {
+        let verified =
+            Arc::new(if unverified.is_some() { Verified::default() } else { Verified::everything() });
+        let snapshot = unverified.as_ref().map_or(0, |(unread, _)| unread.head().seq);
+        let verify = |(unread, claim)| Verifier::start(ledger.clone(), unread, claim, Arc::clone(&verified));
+        let verifier = unverified.map(verify).transpose()?;
+        let snapshotter = match config.backend {
+            Backend::Ndjson => {
+                let snapshots = Snapshots::of(&config.data.join("journal"));
+                Some(Snapshotter::start(ledger.clone(), snapshots, snapshot, Arc::clone(&verified))?)
+            }
+            Backend::Memory | Backend::Postgres(_) => None,
+        };
+        Ok((verified, Self { verifier, snapshotter }))
+    }
+
+    /// Ends all of it, and gives back the handles on the ledger.
+    fn end(self) {
+        self.verifier.into_iter().for_each(Verifier::end);
+        self.snapshotter.into_iter().for_each(Snapshotter::end);
+    }
 }
 
 /// Where the checkpoints of the log are kept, and the folder of its tiles; nothing of a log that is not signed.
@@ -250,7 +317,7 @@ fn shelf(config: &Config, has_key: bool) -> anyhow::Result<Option<(Box<dyn Shelf
 fn open_store(config: &Config, new_origin: &str) -> anyhow::Result<Box<dyn EventStore>> {
     Ok(match &config.backend {
         Backend::Memory => Box::new(MemoryStore::new(new_origin)),
-        Backend::Ndjson => Box::new(open_journal(config, new_origin)?),
+        Backend::Ndjson => Box::new(NdjsonStore::open(&config.data.join("journal"), new_origin)?),
         Backend::Postgres(Database { url, owner_url }) => {
             Box::new(PostgresStore::open(url, owner_url.as_ref(), new_origin)?)
         }
@@ -272,20 +339,6 @@ pub fn copy_log(from: &Config, into: &Config) -> anyhow::Result<u64> {
         checkpoints::carry(&*from, &*into).context("the records were copied, but not their checkpoint")?;
     }
     Ok(copied)
-}
-
-fn open_journal(config: &Config, origin: &str) -> anyhow::Result<NdjsonStore> {
-    let store = NdjsonStore::open(&config.data.join("journal"), origin)?;
-    if let Some(torn) = store.recovered() {
-        tracing::warn!(
-            journal.segment = %torn.segment.display(),
-            journal.offset = torn.offset,
-            journal.bytes = torn.bytes,
-            journal.moved_to = %torn.moved_to.display(),
-            "The last write was interrupted before it was answered for: what it left was set aside."
-        );
-    }
-    Ok(store)
 }
 
 fn check_token(token: &SecretString) -> anyhow::Result<()> {

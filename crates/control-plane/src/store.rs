@@ -17,7 +17,7 @@ use std::time::Duration;
 use journal::{Bundle, Damage, Head, Record, Unchained};
 
 pub(crate) use memory::MemoryStore;
-pub(crate) use ndjson::{NdjsonStore, segments_in};
+pub(crate) use ndjson::{NdjsonStore, Opening, Unread, segments_in};
 pub(crate) use postgres::PostgresStore;
 
 /// An append-only log that is extended by one writer at a time and read by any number.
@@ -45,6 +45,23 @@ pub(crate) trait EventStore: Send + Sync {
     /// How often to look for what other processes recorded; `None` where there are none.
     fn follows(&self) -> Option<Duration> {
         None
+    }
+
+    /// Makes durable what was found when the log was opened, and sets aside what an interrupted write left after
+    /// it. Until then nothing that was found is changed, so that a start can still be refused. The first turn
+    /// settles what nobody settled before it.
+    fn settle(&self) -> Result<(), AppendError> {
+        Ok(())
+    }
+
+    /// How many parts of the log are never written again.
+    fn sealed(&self) -> usize {
+        0
+    }
+
+    /// Keeps where the records up to `to` are, for a later start. Loses nothing when it fails.
+    fn keep_places(&self, _to: u64) -> io::Result<()> {
+        Ok(())
     }
 
     /// Waits until nobody else appends, and gives the right to.

@@ -35,6 +35,7 @@ mod merkle;
 mod note;
 mod proof;
 mod scan;
+mod spelling;
 mod tile;
 
 pub use bundle::{

@@ -5,20 +5,20 @@
 //! `payload` whose fields the type determines. Amounts are integers (milliseconds, bytes, millionths of a
 //! dollar), because the log accepts nothing that two readers could spell differently.
 
+mod flat;
+
 use std::fmt;
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
 
 use crate::attempt::{FailureReason, Stage};
 use crate::documents::{Priority, Status};
 use crate::{ActorId, AttemptId, BranchName, CommitId, Digest, Epoch, EventId, RepoPath, TargetId, TaskId};
 
 /// One thing that happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "WireEvent", into = "WireEvent")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// The idempotency key.
     pub event_id: EventId,
@@ -162,6 +162,18 @@ macro_rules! event_kinds {
             /// The name in the log.
             pub fn event_type(&self) -> &'static str {
                 match self { $(Self::$variant(_) => $name,)* }
+            }
+
+            /// Reads the payload of an event of the type `name`.
+            fn of_type<'de, D: Deserializer<'de>>(name: &str, payload: D) -> Result<Self, D::Error> {
+                match name {
+                    $($name => <$payload>::deserialize(payload).map(Self::$variant),)*
+                    other => Err(serde::de::Error::custom(EventError::UnknownType(other.to_owned()))),
+                }
+            }
+
+            fn serialize_payload<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self { $(Self::$variant(payload) => payload.serialize(serializer),)* }
             }
 
             /// Which ids the subject must carry.
@@ -753,72 +765,6 @@ pub enum EventError {
     },
 }
 
-/// The flat form: what the API and the log hold.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireEvent {
-    event_id: EventId,
-    event_type: String,
-    timestamp: Timestamp,
-    actor_id: ActorId,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    target_id: Option<TargetId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    task_id: Option<TaskId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    attempt_id: Option<AttemptId>,
-    payload: Map<String, Value>,
-}
-
-impl TryFrom<WireEvent> for Event {
-    type Error = EventError;
-
-    fn try_from(wire: WireEvent) -> Result<Self, EventError> {
-        if !EventKind::TYPES.contains(&wire.event_type.as_str()) {
-            return Err(EventError::UnknownType(
-                wire.event_type.chars().take(80).flat_map(char::escape_debug).collect(),
-            ));
-        }
-        let tagged = serde_json::json!({ "event_type": wire.event_type, "payload": wire.payload });
-        let kind: EventKind = serde_json::from_value(tagged).map_err(|problem| EventError::Payload {
-            event_type: wire.event_type,
-            problem: problem.to_string(),
-        })?;
-        let subject =
-            Subject { target_id: wire.target_id, task_id: wire.task_id, attempt_id: wire.attempt_id };
-        check_subject(&kind, &subject)?;
-        Ok(Self {
-            event_id: wire.event_id,
-            timestamp: wire.timestamp,
-            actor_id: wire.actor_id,
-            subject,
-            kind,
-        })
-    }
-}
-
-impl From<Event> for WireEvent {
-    fn from(event: Event) -> Self {
-        let payload = match serde_json::to_value(&event.kind) {
-            Ok(Value::Object(mut tagged)) => match tagged.remove("payload") {
-                Some(Value::Object(payload)) => payload,
-                Some(_) | None => unreachable!("every payload is a struct, and a struct is a JSON object"),
-            },
-            Ok(_) | Err(_) => unreachable!("an adjacently tagged enum of structs is a JSON object"),
-        };
-        Self {
-            event_id: event.event_id,
-            event_type: event.kind.event_type().to_owned(),
-            timestamp: event.timestamp,
-            actor_id: event.actor_id,
-            target_id: event.subject.target_id,
-            task_id: event.subject.task_id,
-            attempt_id: event.subject.attempt_id,
-            payload,
-        }
-    }
-}
-
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
@@ -863,7 +809,7 @@ impl JsonSchema for Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn wire(event_type: &str, subject: Value, payload: Value) -> Value {
         let mut event = json!({
@@ -907,12 +853,47 @@ mod tests {
             (wire("attempt.cancelled", attempt.clone(), json!({ "why": "x" })), "unknown field `why`"),
             (wire("attempt.cancelled", attempt.clone(), json!({})), "missing field `reason`"),
             (wire("attempt.cancelled", attempt.clone(), json!(null)), "invalid type: null"),
-            (wire("attempt.cancelled", json!({ "target_id": "../x" }), json!({})), "is not a target id"),
+            (wire("attempt.cancelled", attempt.clone(), json!(["x"])), "invalid type: sequence"),
+            (
+                wire("attempt.cancelled", json!({ "target_id": "../x" }), json!({ "reason": "x" })),
+                "is not a target id",
+            ),
         ];
         for (event, expected) in rows {
             let error = serde_json::from_value::<Event>(event).unwrap_err().to_string();
             assert!(error.contains(expected), "{error} should contain {expected}");
         }
+    }
+
+    #[test]
+    fn members_come_in_any_order_and_none_twice() {
+        let rest = r#""event_id":"e1","timestamp":"2026-01-01T00:00:00Z","actor_id":"operator""#;
+        let (kind, payload) = (r#""event_type":"scheduler.paused""#, r#""payload":{"reason":"x"}"#);
+        let read = |members: &[&str]| serde_json::from_str::<Event>(&format!("{{{}}}", members.join(",")));
+        assert_eq!(read(&[kind, payload, rest]).unwrap(), read(&[payload, rest, kind]).unwrap());
+        assert_eq!(
+            read(&[kind, payload, rest, r#""target_id":null"#]).unwrap(),
+            read(&[kind, payload, rest]).unwrap()
+        );
+        for (members, expected) in [
+            (&[kind, payload, rest, payload][..], "duplicate field `payload`"),
+            (&[kind, rest], "missing field `payload`"),
+            (&[payload, rest], "missing field `event_type`"),
+            (&[payload, kind], "missing field `event_id`"),
+            (&[kind, payload, rest, r#""more":1"#], "unknown field `more`"),
+            (
+                &[r#""payload":{"why":"x"}"#, kind, rest],
+                "the payload of scheduler.paused does not fit: unknown field `why`",
+            ),
+            (
+                &[kind, r#""payload":{"why":"x"}"#, rest],
+                "the payload of scheduler.paused does not fit: unknown field `why`",
+            ),
+        ] {
+            let error = read(members).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error} should contain {expected}");
+        }
+        assert!(serde_json::from_str::<Event>("[]").is_err());
     }
 
     #[test]

@@ -4,11 +4,15 @@
 //! control plane admits before it writes and applies after; whoever reads the log applies the same events and
 //! arrives at the same graph. Nothing here stores, sends, or asks for the time.
 
+mod image;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::image::{GraphParts, ImageError, Outline};
 use crate::attempt::{AttemptState, FailureReason, Stage};
 use crate::event::{
     AttemptCreated, AttemptLaunched, BacklogUpdated, ChangePermitted, Event, EventKind, Subject,
@@ -17,13 +21,14 @@ use crate::event::{
 use crate::{ActorId, AttemptId, BranchName, CommitId, Epoch, Seq, TargetId, TaskId};
 
 /// Everything that the log says, as it stands after its last event.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Graph {
     head: u64,
     pause: Option<Pause>,
     targets: BTreeMap<TargetId, Target>,
-    tasks: BTreeMap<(TargetId, TaskId), Task>,
-    attempts: BTreeMap<AttemptId, Attempt>,
+    /// Shared with the copies that were made of the graph, until either changes.
+    tasks: BTreeMap<(TargetId, TaskId), Arc<Task>>,
+    attempts: BTreeMap<AttemptId, Arc<Attempt>>,
     /// The order in which they were claimed; ids that were made in one millisecond do not tell.
     claimed: Vec<AttemptId>,
     /// The last rejection of each source, until its target is registered.
@@ -92,7 +97,7 @@ pub struct Rejection {
 }
 
 /// A registered repository.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The documents as last registered.
     pub registered: TargetRegistered,
@@ -111,7 +116,7 @@ pub struct Target {
 }
 
 /// A task as the backlog last had it, and what was tried.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// What the backlog says.
     pub facts: TaskFacts,
@@ -126,7 +131,7 @@ pub struct Task {
 }
 
 /// One attempt.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Its id.
     pub id: AttemptId,
@@ -364,7 +369,7 @@ impl Graph {
 
     /// One task.
     pub fn task(&self, target: &TargetId, task: &TaskId) -> Option<&Task> {
-        self.tasks.get(&(target.clone(), task.clone()))
+        self.tasks.get(&(target.clone(), task.clone())).map(|task| &**task)
     }
 
     /// The tasks of a target that are in its backlog, in file order.
@@ -382,17 +387,17 @@ impl Graph {
 
     /// One attempt.
     pub fn attempt(&self, id: &AttemptId) -> Option<&Attempt> {
-        self.attempts.get(id)
+        self.attempts.get(id).map(|attempt| &**attempt)
     }
 
     /// Every attempt, oldest first.
     pub fn attempts(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
-        self.claimed.iter().filter_map(|id| self.attempts.get(id))
+        self.claimed.iter().filter_map(|id| self.attempt(id))
     }
 
     /// The attempts at a task, oldest first.
     pub fn attempts_at<'a>(&'a self, task: &'a Task) -> impl DoubleEndedIterator<Item = &'a Attempt> {
-        task.attempts.iter().filter_map(|id| self.attempts.get(id))
+        task.attempts.iter().filter_map(|id| self.attempt(id))
     }
 
     /// What the attempts that were claimed from `since` on have committed, of one target or of all.
@@ -504,7 +509,7 @@ impl Graph {
         attempt_id: &AttemptId,
         kind: &EventKind,
     ) -> Result<(), Refusal> {
-        let Some(attempt) = self.attempts.get(attempt_id) else {
+        let Some(attempt) = self.attempt(attempt_id) else {
             return Err(Refusal::UnknownAttempt(attempt_id.clone()));
         };
         if attempt.target_id != *target || attempt.task_id != *task {
@@ -587,18 +592,19 @@ impl Graph {
             let counts = &mut self.counts;
             let task = self.tasks.entry(key).or_insert_with(|| {
                 counts.tasks += 1;
-                Task {
+                Arc::new(Task {
                     facts: facts.clone(),
                     is_removed: false,
                     last_event: seq,
                     attempts: Vec::new(),
                     write_back: None,
-                }
+                })
             });
+            let task = Arc::make_mut(task);
             task.facts = facts.clone();
             task.is_removed = false;
             task.last_event = seq;
-        } else if let Some(task) = self.tasks.get_mut(&key) {
+        } else if let Some(task) = self.tasks.get_mut(&key).map(Arc::make_mut) {
             task.last_event = seq;
             if let EventKind::TaskRemoved(_) = &event.kind {
                 task.is_removed = true;
@@ -613,7 +619,7 @@ impl Graph {
         if let EventKind::AttemptCreated(created) = &event.kind {
             self.insert_attempt(id, created, event);
         }
-        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        let Some(attempt) = self.attempts.get_mut(id).map(Arc::make_mut) else { return };
         attempt.events.push(seq);
         let before = attempt.state;
         let was_in_review = attempt.is_in_review();
@@ -641,7 +647,7 @@ impl Graph {
         let Subject { target_id: Some(target_id), task_id: Some(task_id), .. } = event.subject.clone() else {
             unreachable!("the subject of attempt.created was checked when the event was made");
         };
-        if let Some(task) = self.tasks.get_mut(&(target_id.clone(), task_id.clone())) {
+        if let Some(task) = self.tasks.get_mut(&(target_id.clone(), task_id.clone())).map(Arc::make_mut) {
             task.attempts.push(id.clone());
         }
         if let Some(target) = self.targets.get_mut(&target_id) {
@@ -670,7 +676,7 @@ impl Graph {
             usage: Usage::default(),
             events: Vec::new(),
         };
-        self.attempts.insert(id.clone(), attempt);
+        self.attempts.insert(id.clone(), Arc::new(attempt));
         self.claimed.push(id.clone());
     }
 
@@ -689,14 +695,14 @@ impl Graph {
         let Some(task_id) = &subject.task_id else { return };
         let key = (target_id.clone(), task_id.clone());
         if let (None, Some(task)) = (self.tasks.get(&key), base.tasks.get(&key)) {
-            for attempt in base.attempts_at(task) {
-                self.attempts.entry(attempt.id.clone()).or_insert_with(|| attempt.clone());
+            for attempt in task.attempts.iter().filter_map(|id| base.attempts.get(id)) {
+                self.attempts.entry(attempt.id.clone()).or_insert_with(|| Arc::clone(attempt));
             }
-            self.tasks.insert(key, task.clone());
+            self.tasks.insert(key, Arc::clone(task));
         }
         // An attempt that belongs to another task than the event says must be found, to be refused.
         if let Some(attempt) = subject.attempt_id.as_ref().and_then(|id| base.attempts.get(id)) {
-            self.attempts.entry(attempt.id.clone()).or_insert_with(|| attempt.clone());
+            self.attempts.entry(attempt.id.clone()).or_insert_with(|| Arc::clone(attempt));
         }
     }
 }
@@ -729,7 +735,7 @@ impl Draft<'_> {
 
     /// An attempt as it would be.
     pub fn attempt(&self, id: &AttemptId) -> Option<&Attempt> {
-        self.excerpt.attempts.get(id).or_else(|| self.base.attempts.get(id))
+        self.excerpt.attempt(id).or_else(|| self.base.attempt(id))
     }
 }
 

@@ -102,7 +102,16 @@ fn launches_are_told_as_one_object_a_line_with_what_decides() {
 #[test]
 fn recording_and_starting_are_told_as_one_object_a_line() {
     told(&["bench", "journal", "--events", "1000", "--rounds", "10"], &[("G1", true), ("G2", true)]);
-    let of_a_start = ["G4-replay", "G4-cold", "G5-verify", "G6-append", "G6-summary", "G6-find"];
+    let of_a_start = [
+        "G4-replay",
+        "G4-cold",
+        "G4-snapshot",
+        "G5-verify",
+        "G5-two-threads",
+        "G6-append",
+        "G6-summary",
+        "G6-find",
+    ];
     told(&["bench", "replay", "--events", "10000"], &of_a_start.map(|name| (name, true)));
 }
 

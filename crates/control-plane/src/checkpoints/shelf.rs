@@ -1,6 +1,6 @@
 //! Where the newest checkpoint is kept: in a file beside the journal, or in the database of the log.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::Signed;
-use super::tiles::write_whole;
+use crate::durable;
 use crate::store::postgres::{Connection, OpenError, Sessions};
 
 /// One place for one checkpoint, which is only ever replaced by whoever has seen what is there.
@@ -51,8 +51,8 @@ impl FileShelf {
     }
 
     fn write(&self, note: &str) -> io::Result<()> {
-        write_whole(&self.file, "new", note.as_bytes())?;
-        File::open(self.file.parent().unwrap_or(Path::new(".")))?.sync_all()
+        durable::write_whole(&self.file, &[note.as_bytes()])?;
+        durable::sync_folder(self.file.parent().unwrap_or(Path::new(".")))
     }
 }
 

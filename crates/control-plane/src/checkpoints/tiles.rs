@@ -2,11 +2,13 @@
 //! nothing that is read here is believed before it led to a signed root.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use journal::{Tile, TileHashes, TileSizeError};
+
+use crate::durable;
 
 /// The tiles of one log, in a folder of their own.
 pub(super) struct TileFolder {
@@ -93,10 +95,10 @@ impl TileFolder {
             let folder = path.parent().unwrap_or(&self.folder);
             create_folder(folder, &mut changed)?;
             // Others may keep their tiles in the same folder.
-            write_whole(&path, &format!("{}.new", uuid::Uuid::new_v4()), &bytes)?;
+            durable::write_whole_among_others(&path, &[&bytes])?;
             changed.insert(folder.to_owned());
         }
-        changed.iter().try_for_each(|folder| File::open(folder)?.sync_all())
+        changed.iter().try_for_each(|folder| durable::sync_folder(folder))
     }
 
     /// Removes the narrower files of tiles that are there as wide as given. Readers find them in the wider ones.
@@ -122,18 +124,6 @@ impl TileFolder {
         folder.push(".p");
         folder.into()
     }
-}
-
-/// Puts `bytes` under `path` so that a reader sees all of them or what was there before. The caller makes the
-/// name durable by a sync of its folder. Until it is whole, the file has `ending` after its name.
-pub(super) fn write_whole(path: &Path, ending: &str, bytes: &[u8]) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".");
-    unfinished.push(ending);
-    let mut file = File::create(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)
 }
 
 /// Makes a folder and those above it, and remembers in which folders a name is new.

@@ -70,6 +70,8 @@ fn how_things_stand(app: &App, registry: &mut Registry) {
         vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("backend", app.backend.to_owned())];
     registry.register("build", "Always 1", family([(version, 1)]));
     registry.register("journal_head", "The seq of the newest event", gauge(graph.head()));
+    let verified = app.verified.to(graph.head());
+    registry.register("journal_verified_seq", "Up to which seq the log is verified", gauge(verified));
     registry.register(
         "paused",
         "Whether new attempts are stopped everywhere",

@@ -78,7 +78,7 @@ fn obedient() -> (Ledger, JoinHandle<()>, Sender<Word>) {
 fn asking() -> (Ledger, JoinHandle<()>, Sender<Word>, Receiver<()>) {
     let ((say, words), (asks, asked)) = (channel(), channel());
     let store = Obedient { inner: MemoryStore::new("test/ledger"), words: words.into(), asks };
-    let (ledger, thread) = Ledger::start(Box::new(store)).unwrap();
+    let (ledger, thread) = Ledger::start(Box::new(store), History::default()).unwrap();
     (ledger, thread, say, asked)
 }
 
@@ -297,6 +297,6 @@ async fn a_log_that_holds_something_else_is_not_replayed() {
     let body = CanonicalBody::admit(br#"{"event_id":"e","event_type":"from.the.future"}"#).unwrap();
     let bundle = Unchained::new(BundleId::parse("b").unwrap(), vec![body]).unwrap();
     store.turn().unwrap().append(vec![bundle]).unwrap();
-    let error = Ledger::start(Box::new(store)).map(drop).unwrap_err().to_string();
+    let error = Ledger::start(Box::new(store), History::default()).map(drop).unwrap_err().to_string();
     assert!(error.contains("record 1 of the journal is no event that this version knows"), "{error}");
 }

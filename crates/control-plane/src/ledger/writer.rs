@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Decision, Fence, Job, NotRecorded, Proposal, Recorded, ReplayError, Shared, StopsWithUs};
 use crate::admission::Admitted;
-use crate::history::{Earlier, Fingerprint, History};
-use crate::store::{AppendError, ReadError, Turn};
+use crate::history::{self, Fingerprint, History};
+use crate::store::{AppendError, EventStore, ReadError, Turn};
 
 /// A batch that has so many events takes no more. One bundle may bring it beyond.
 const BATCH_EVENTS: usize = 1_024;
@@ -36,6 +36,23 @@ struct Batch {
     events: Vec<Event>,
     known: HashMap<EventId, (Seq, Fingerprint)>,
     answers: Vec<Answer>,
+}
+
+/// What is recorded: what it means, and where it is.
+struct Log<'a> {
+    history: &'a History,
+    store: &'a dyn EventStore,
+}
+
+/// What is known of an event that somebody wants to record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Earlier {
+    /// Its id was never used.
+    Never,
+    /// The very same event was recorded.
+    Same(Seq),
+    /// Its id was used for another event.
+    Other(Seq),
 }
 
 /// A job that was judged. Nobody hears of it before the batch is durable: even a refusal may come from what is
@@ -95,7 +112,7 @@ impl Writer {
             }
         };
         let mut batch = Batch::after(turn.head().seq);
-        batch.judge(&self.shared.history(), waiting);
+        batch.judge(&Log { history: &self.shared.history(), store: &*self.shared.store }, waiting);
         let bundles = std::mem::take(&mut batch.bundles);
         let began = Instant::now();
         let appended = if bundles.is_empty() { Ok(Vec::new()) } else { turn.append(bundles) };
@@ -178,7 +195,8 @@ impl Batch {
     }
 
     /// Takes jobs from the front of what waits, each judged as if those before it were recorded.
-    fn judge(&mut self, history: &History, waiting: &mut VecDeque<Job>) {
+    fn judge(&mut self, log: &Log<'_>, waiting: &mut VecDeque<Job>) {
+        let Log { history, .. } = log;
         let mut draft = history.graph().draft();
         while self.events.len() < BATCH_EVENTS && self.bytes < BATCH_BYTES {
             // A decision reads the whole graph, which does not know this batch yet.
@@ -186,10 +204,10 @@ impl Batch {
             let Some(job) = waiting.pop_front_if(|job| !must_wait(job)) else { return };
             let outcome = match job.what {
                 Proposal::Given { id, events, fence } => {
-                    self.take(history, &mut draft, id, events, fence.as_ref())
+                    self.take(log, &mut draft, id, events, fence.as_ref())
                 }
                 Proposal::Decided(decide) => decided(history.graph(), decide)
-                    .and_then(|events| self.take(history, &mut draft, None, events, None)),
+                    .and_then(|events| self.take(log, &mut draft, None, events, None)),
             };
             self.answers.push(Answer { reply: job.reply, outcome });
         }
@@ -198,13 +216,13 @@ impl Batch {
     /// Takes a proposal, or nothing of it.
     fn take(
         &mut self,
-        history: &History,
+        log: &Log<'_>,
         draft: &mut Draft<'_>,
         id: Option<BundleId>,
         events: Vec<Admitted>,
         fence: Option<&Fence>,
     ) -> Result<Recorded, NotRecorded> {
-        let Sorted { fresh, known, seqs } = self.sort(history, events)?;
+        let Sorted { fresh, known, seqs } = self.sort(log, events)?;
         let (fresh, bodies): (Vec<Event>, Vec<CanonicalBody>) =
             fresh.into_iter().map(|Admitted { event, body, .. }| (event, body)).unzip();
         if let Some(first) = fresh.first() {
@@ -228,7 +246,7 @@ impl Batch {
     }
 
     /// Tells new events from those that are recorded already, or are in this batch.
-    fn sort(&self, history: &History, events: Vec<Admitted>) -> Result<Sorted, NotRecorded> {
+    fn sort(&self, log: &Log<'_>, events: Vec<Admitted>) -> Result<Sorted, NotRecorded> {
         let mut sorted =
             Sorted { fresh: Vec::new(), known: HashMap::new(), seqs: Vec::with_capacity(events.len()) };
         for admitted in events {
@@ -237,7 +255,7 @@ impl Batch {
             let earlier = match self.known.get(event_id) {
                 Some((seq, known)) if *known == body => Earlier::Same(*seq),
                 Some((seq, _)) => Earlier::Other(*seq),
-                None => history.earlier(event_id, &body),
+                None => log.earlier(event_id, &body)?,
             };
             match earlier {
                 Earlier::Same(seq) => sorted.seqs.push(seq),
@@ -257,6 +275,17 @@ impl Batch {
             }
         }
         Ok(sorted)
+    }
+}
+
+impl Log<'_> {
+    /// Whether an event of this id was recorded, and with this body. Only one that was is read.
+    fn earlier(&self, id: &EventId, body: &Fingerprint) -> Result<Earlier, NotRecorded> {
+        let Some(seq) = self.history.seq_of(id) else { return Ok(Earlier::Never) };
+        let unread = |error: ReadError| NotRecorded::Unavailable { reason: error.to_string() };
+        let record = self.store.read(seq.0, 1).map_err(unread)?.pop();
+        let is_same = record.is_some_and(|record| history::fingerprint(record.body()) == *body);
+        Ok(if is_same { Earlier::Same(seq) } else { Earlier::Other(seq) })
     }
 }
 

@@ -4,17 +4,24 @@
 //! journal/LOCK                          held by the one process that may write
 //! journal/origin                        the name of this log, from which its first hash is made
 //! journal/00000000000000000001.ndjson   a segment, named by its first record; the next begins where it ends
-//! journal/torn/…                        what interrupted writes left, set aside when the store was opened
+//! journal/index/…                       where each record of a segment is; made again whenever it is of no use
+//! journal/torn/…                        what interrupted writes left, set aside when the store was settled
 //! ```
 //!
-//! What is appended together is one write and one `fdatasync`, however many bundles it is. Opening reads and verifies every byte: the beginning of a bundle
-//! at the very end is set aside, because nobody was told about it; anything else that is wrong refuses to open.
+//! What is appended together is one write and one `fdatasync`, however many bundles it is. A segment that is
+//! followed by another is sealed: nobody may write to it any more, its owner included.
+//!
+//! Opening reads every byte once, verifies it, and changes nothing. The beginning of a bundle at the very end is set
+//! aside when the log is settled, because nobody was told about it; anything else that is wrong refuses to open.
 
 mod lock;
+mod opening;
+mod places;
 mod segment;
+mod unread;
 
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -23,8 +30,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use journal::{Bundle, Damage, DamageProblem, Head, Line, Lines, Record, Tail, Unchained};
 
 use self::lock::Lock;
+pub(crate) use self::opening::{OpenError, Opening, segments_in};
+use self::opening::{Opened, Recovered, set_aside};
 use self::segment::SegmentWriter;
+pub(crate) use self::unread::Unread;
 use super::{AppendError, EventStore, ReadError, Turn, chained};
+use crate::durable::sync_folder;
 
 /// A segment that has grown to this size is followed by a new one.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -39,68 +50,8 @@ pub(crate) struct NdjsonStore {
     segment_bytes: u64,
     writer: Mutex<Writer>,
     index: RwLock<Index>,
-    recovered: Option<Recovered>,
+    unread: Option<Unread>,
     _lock: Lock,
-}
-
-/// A torn tail that was set aside when the store was opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Recovered {
-    /// The segment that had it.
-    pub(crate) segment: PathBuf,
-    /// Where it began.
-    pub(crate) offset: u64,
-    /// How long it was.
-    pub(crate) bytes: u64,
-    /// Where it is now.
-    pub(crate) moved_to: PathBuf,
-}
-
-/// Why a folder could not be opened as a log.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
-    /// Another process writes it.
-    #[error("the journal in {} is in use by {holder}: stop that process first; one journal has one writer", .folder.display())]
-    Locked {
-        /// The folder.
-        folder: PathBuf,
-        /// Who holds it, as far as it says.
-        holder: String,
-    },
-    /// A segment is not what was written.
-    #[error("the journal is damaged in {}, {damage}. Nothing was changed: restore this file from a backup", .segment.display())]
-    Damaged {
-        /// The file.
-        segment: PathBuf,
-        /// Where, and what.
-        damage: Damage,
-    },
-    /// A segment is missing, or one is there that does not belong.
-    #[error(
-        "the journal in {} is incomplete: the next segment should begin with record {expected}, but {} is there. Nothing was changed: restore the missing file from a backup",
-        .folder.display(), .found.display()
-    )]
-    Sequence {
-        /// The folder.
-        folder: PathBuf,
-        /// The record that should come next.
-        expected: u64,
-        /// The file that was found instead.
-        found: PathBuf,
-    },
-    /// There are segments, but the file that names the log is gone.
-    #[error("the file {} is missing, without which the journal beside it cannot be verified: restore it from a backup", .0.display())]
-    NoOrigin(PathBuf),
-    /// The file system failed.
-    #[error("{action} {}", .path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// What failed.
-        source: io::Error,
-    },
 }
 
 /// The end of the log, and the file that grows there.
@@ -110,6 +61,9 @@ struct Writer {
     end: u64,
     /// `None` until the first bundle of a new segment is written.
     file: Option<SegmentWriter>,
+    /// What is to be done before the first write: the end is to be made durable, and so many torn bytes after it
+    /// are to be set aside.
+    unsettled: Option<Option<u64>>,
     poison: Option<String>,
 }
 
@@ -124,6 +78,8 @@ struct Segment {
     first: u64,
     offsets: Vec<u64>,
     end: u64,
+    /// How many of the offsets are in the file beside it.
+    kept: usize,
 }
 
 struct SegmentReader {
@@ -140,39 +96,73 @@ struct Span {
 }
 
 impl NdjsonStore {
-    /// Opens the log in `folder`, making it if it is not there, and verifies all of it.
+    /// Opens the log in `folder`, making it if it is not there, and verifies all of it. Nothing that is there is
+    /// changed before the log is settled.
     ///
     /// `origin` names a log that is made now; a log that is there already keeps its name.
     pub(crate) fn open(folder: &Path, origin: &str) -> Result<Self, OpenError> {
-        Self::open_with_segments_of(SEGMENT_BYTES, folder, origin)
+        Opening::begin(folder, origin)?.read(&mut |_| {})
     }
 
-    fn open_with_segments_of(segment_bytes: u64, folder: &Path, origin: &str) -> Result<Self, OpenError> {
-        create_folder(folder)?;
-        let lock = Lock::acquire(folder)?;
-        let found = segments_in(folder)?;
-        let origin = origin_of(folder, origin, found.is_empty())?;
-        let index = Index { head: Head::genesis(&origin), segments: Vec::new() };
-        let mut opening = Opening { index, recovered: None };
-        for (n, path) in found.iter().enumerate() {
-            opening.read_segment(folder, path, n + 1 == found.len())?;
-        }
-        let Opening { index, recovered } = opening;
-        let writer = Writer::at_the_end_of(&index)?;
-        Ok(Self {
-            folder: folder.to_owned(),
+    fn opened(opened: Opened) -> Self {
+        let Opened { folder, lock, origin, index, unread, torn, segment_bytes } = opened;
+        Self {
+            folder,
             origin,
             segment_bytes,
-            writer: Mutex::new(writer),
+            writer: Mutex::new(Writer::unsettled(&index, torn)),
             index: RwLock::new(index),
-            recovered,
+            unread,
             _lock: lock,
-        })
+        }
     }
 
-    /// The torn tail that opening set aside, if there was one.
-    pub(crate) fn recovered(&self) -> Option<&Recovered> {
-        self.recovered.as_ref()
+    /// What was not read when the log was opened, and is to be verified.
+    pub(crate) fn unread(&self) -> Option<Unread> {
+        self.unread.clone()
+    }
+
+    /// Makes the end of the log one that can be extended, unless it is: see [`EventStore::settle`].
+    fn settle_end(&self, writer: &mut Writer) -> Result<Option<Recovered>, AppendError> {
+        let Some(torn) = writer.unsettled.take() else { return Ok(None) };
+        let segments: Vec<PathBuf> = {
+            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+            index.segments.iter().map(|segment| segment.file.path.clone()).collect()
+        };
+        let Some((last, sealed)) = segments.split_last() else { return Ok(None) };
+        sealed.iter().for_each(|segment| segment::seal(segment));
+        let settle = || {
+            let recovered = torn.map(|bytes| set_aside(&self.folder, last, writer.end, bytes)).transpose()?;
+            let file = File::options().append(true).open(last)?;
+            // A process that was killed between its write and its sync left a bundle that is whole here but
+            // perhaps not on the disk. Make it so before anybody is told that it is recorded.
+            file.sync_all()?;
+            Ok((recovered, file))
+        };
+        let (recovered, file) = settle().map_err(|error| {
+            writer.poisoned(&format!("the end of {} cannot be made whole", last.display()), &error)
+        })?;
+        writer.file = Some(SegmentWriter::new(file));
+        if let Some(torn) = &recovered {
+            tracing::warn!(
+                journal.segment = %torn.segment.display(),
+                journal.offset = torn.offset,
+                journal.bytes = torn.bytes,
+                journal.moved_to = %torn.moved_to.display(),
+                "The last write was interrupted before it was answered for: what it left was set aside."
+            );
+        }
+        Ok(recovered)
+    }
+
+    /// Gives the right to write to what is there, once it is settled.
+    fn writable(&self) -> Result<(MutexGuard<'_, Writer>, Option<Recovered>), AppendError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = &writer.poison {
+            return Err(AppendError::Poisoned { reason: reason.clone() });
+        }
+        let recovered = self.settle_end(&mut writer)?;
+        Ok((writer, recovered))
     }
 
     /// Makes the next segment, durable under its name before anything is written to it.
@@ -190,9 +180,15 @@ impl NdjsonStore {
             File::open(&path)
         };
         let reader = settle().map_err(|error| writer.poisoned("a segment cannot be made", &error))?;
-        let reader = Arc::new(SegmentReader { file: reader, path });
-        let segment = Segment { file: reader, first, offsets: Vec::new(), end: 0 };
-        self.index.write().unwrap_or_else(PoisonError::into_inner).segments.push(segment);
+        let reader = Arc::new(SegmentReader { path, file: reader });
+        let next = Segment { file: reader, first, offsets: Vec::new(), end: 0, kept: 0 };
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        let sealed = index.segments.last().map(|last| Arc::clone(&last.file));
+        index.segments.push(next);
+        drop(index);
+        if let Some(sealed) = sealed {
+            segment::seal(&sealed.path);
+        }
         writer.file = Some(SegmentWriter::new(file));
         writer.end = 0;
         Ok(())
@@ -217,11 +213,21 @@ impl EventStore for NdjsonStore {
         &self.origin
     }
 
+    fn settle(&self) -> Result<(), AppendError> {
+        self.writable().map(drop)
+    }
+
+    fn sealed(&self) -> usize {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.segments.len().saturating_sub(1)
+    }
+
+    fn keep_places(&self, to: u64) -> io::Result<()> {
+        places::keep(&self.folder, &self.index, to)
+    }
+
     fn turn(&self) -> Result<Box<dyn Turn + '_>, AppendError> {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reason) = &writer.poison {
-            return Err(AppendError::Poisoned { reason: reason.clone() });
-        }
+        let (writer, _) = self.writable()?;
         Ok(Box::new(NdjsonTurn { store: self, writer }))
     }
 
@@ -240,7 +246,11 @@ impl EventStore for NdjsonStore {
         };
         let mut head = Head::genesis(&self.origin);
         for (file, end) in segments {
-            match bundles_of(&file, end, head, each)? {
+            let mut each = |bundle: Bundle| {
+                let head = bundle.head();
+                each(unchained(bundle), head)
+            };
+            match bundles_of(&file, end, head, &mut each)? {
                 ControlFlow::Continue(reached) => head = reached,
                 ControlFlow::Break(()) => break,
             }
@@ -249,22 +259,20 @@ impl EventStore for NdjsonStore {
     }
 }
 
-/// Hands each bundle of one segment to `each`; the end of the segment, unless `each` had enough.
+/// Verifies the first `end` bytes of one segment, and hands each of its bundles to `each`. Answers the end of the
+/// segment, unless `each` had enough.
 fn bundles_of(
     segment: &SegmentReader,
     end: u64,
     after: Head,
-    each: &mut dyn FnMut(Unchained, Head) -> ControlFlow<()>,
+    each: &mut dyn FnMut(Bundle) -> ControlFlow<()>,
 ) -> Result<ControlFlow<(), Head>, ReadError> {
     let io = |source| ReadError::Io { segment: segment.path.clone(), source };
     // A file of our own: the offset of the one that is read from is everybody's.
     let file = File::open(&segment.path).map_err(io)?;
     let mut is_enough = false;
     let scan = journal::scan(file.take(end), after, |bundle, _: &[u64]| {
-        let (id, head) = (bundle.id().clone(), bundle.head());
-        let bodies = bundle.into_records().into_iter().map(|record| record.body().clone()).collect();
-        let bundle = Unchained::new(id, bodies).map_err(io::Error::other)?;
-        is_enough = is_enough || each(bundle, head).is_break();
+        is_enough = is_enough || each(bundle).is_break();
         if is_enough { Err(io::Error::other("enough")) } else { Ok(()) }
     });
     let scan = match scan {
@@ -272,13 +280,19 @@ fn bundles_of(
         scan => scan.map_err(io)?,
     };
     let problem = match scan.tail {
-        Tail::Clean => return Ok(ControlFlow::Continue(scan.head)),
-        Tail::Torn { .. } => {
+        Tail::Clean if scan.end == end => return Ok(ControlFlow::Continue(scan.head)),
+        Tail::Clean | Tail::Torn { .. } => {
             Damage { offset: scan.end, seq: scan.head.seq + 1, problem: DamageProblem::Commit }
         }
         Tail::Damaged(damage) => damage,
     };
     Err(ReadError::Damaged { segment: segment.path.clone(), damage: problem })
+}
+
+fn unchained(bundle: Bundle) -> Unchained {
+    let id = bundle.id().clone();
+    let bodies = bundle.into_records().into_iter().map(|record| record.body().clone()).collect();
+    Unchained::new(id, bodies).expect("what was committed as a bundle is one")
 }
 
 /// The file at the end of the log, for as long as nobody else may have it.
@@ -315,24 +329,10 @@ impl Turn for NdjsonTurn<'_> {
 }
 
 impl Writer {
-    /// The writer that goes on where the index ends.
-    fn at_the_end_of(index: &Index) -> Result<Self, OpenError> {
-        let Some(last) = index.segments.last() else {
-            return Ok(Self { head: index.head, end: 0, file: None, poison: None });
-        };
-        let open = || {
-            let file = File::options().append(true).open(&last.file.path)?;
-            // A process that was killed between its write and its sync left a bundle that is whole here but
-            // perhaps not on the disk. Make it so before anybody is told that it is recorded.
-            file.sync_all()?;
-            Ok(file)
-        };
-        let file = open().map_err(|source| OpenError::Io {
-            action: "cannot open for writing",
-            path: last.file.path.clone(),
-            source,
-        })?;
-        Ok(Self { head: index.head, end: last.end, file: Some(SegmentWriter::new(file)), poison: None })
+    /// The writer that goes on where the index ends, once what is there is settled.
+    fn unsettled(index: &Index, torn: Option<u64>) -> Self {
+        let end = index.segments.last().map_or(0, |last| last.end);
+        Self { head: index.head, end, file: None, unsettled: Some(torn), poison: None }
     }
 
     /// Writes whole lines at the end and makes them durable, or leaves the end where it was, or poisons itself.
@@ -364,6 +364,14 @@ impl Writer {
         let reason = format!("{what}: {error}");
         self.poison = Some(reason.clone());
         AppendError::Poisoned { reason }
+    }
+}
+
+impl Segment {
+    /// A segment of which nothing is known yet.
+    fn open(path: &Path, first: u64) -> io::Result<Self> {
+        let file = Arc::new(SegmentReader { file: File::open(path)?, path: path.into() });
+        Ok(Self { file, first, offsets: Vec::new(), end: 0, kept: 0 })
     }
 }
 
@@ -412,139 +420,14 @@ impl Span {
     }
 }
 
-/// What opening has learnt so far.
-struct Opening {
-    index: Index,
-    recovered: Option<Recovered>,
-}
-
-impl Opening {
-    fn read_segment(&mut self, folder: &Path, path: &Path, is_last: bool) -> Result<(), OpenError> {
-        let first = self.index.head.seq + 1;
-        if path.file_name().is_none_or(|name| name != segment_name(first).as_str()) {
-            return Err(OpenError::Sequence { folder: folder.into(), expected: first, found: path.into() });
-        }
-        let io = |source| OpenError::Io { action: "cannot read the segment", path: path.into(), source };
-        let file = File::open(path).map_err(io)?;
-        let mut offsets = Vec::new();
-        let scan = journal::scan(&file, self.index.head, |_, found: &[u64]| {
-            offsets.extend_from_slice(found);
-            io::Result::Ok(())
-        });
-        let scan = scan.map_err(io)?;
-        match scan.tail {
-            Tail::Clean => {}
-            Tail::Torn { bytes } if is_last => {
-                self.recovered = Some(set_aside(folder, path, scan.end, bytes)?);
-            }
-            Tail::Torn { .. } => {
-                // Only the last segment is ever written: an earlier one that ends early was cut.
-                let seq = scan.head.seq + 1;
-                let damage = Damage { offset: scan.end, seq, problem: DamageProblem::Commit };
-                return Err(OpenError::Damaged { segment: path.into(), damage });
-            }
-            Tail::Damaged(damage) => return Err(OpenError::Damaged { segment: path.into(), damage }),
-        }
-        self.index.head = scan.head;
-        let file = Arc::new(SegmentReader { path: path.into(), file });
-        self.index.segments.push(Segment { file, first, offsets, end: scan.end });
-        Ok(())
-    }
-}
-
-/// Keeps the torn tail under `torn/`, durably, and only then cuts it off.
-fn set_aside(folder: &Path, segment: &Path, offset: u64, bytes: u64) -> Result<Recovered, OpenError> {
-    let torn = folder.join("torn");
-    create_folder(&torn)?;
-    let name = segment.file_stem().unwrap_or_default().to_string_lossy();
-    let moved_to = (0..)
-        .map(|n| torn.join(format!("{name}-{offset}-{n}.bin")))
-        .find(|path| !path.exists())
-        .expect("a folder does not hold every number");
-    let set_aside = || {
-        let mut file = File::options().read(true).write(true).open(segment)?;
-        file.seek(SeekFrom::Start(offset))?;
-        let mut tail = Vec::new();
-        file.read_to_end(&mut tail)?;
-        let mut copy = File::create_new(&moved_to)?;
-        copy.write_all(&tail)?;
-        copy.sync_all()?;
-        sync_folder(&torn)?;
-        // A crash before this line repeats all of it, and keeps the tail twice.
-        file.set_len(offset)?;
-        file.sync_all()
-    };
-    set_aside().map_err(|source| OpenError::Io {
-        action: "cannot set aside the torn tail of",
-        path: segment.into(),
-        source,
-    })?;
-    Ok(Recovered { segment: segment.into(), offset, bytes, moved_to })
-}
-
-fn segment_name(first: u64) -> String {
-    format!("{first:020}.ndjson")
-}
-
-/// The segments of a folder in the order of their names.
-pub(crate) fn segments_in(folder: &Path) -> Result<Vec<PathBuf>, OpenError> {
-    let list = || {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "ndjson") {
-                found.push(path);
-            }
-        }
-        found.sort();
-        Ok(found)
-    };
-    list().map_err(|source| OpenError::Io { action: "cannot list the folder", path: folder.into(), source })
-}
-
-/// The name of the log in `folder`: the one it has, or `new` for one that is made now.
-fn origin_of(folder: &Path, new: &str, is_empty: bool) -> Result<String, OpenError> {
-    let path = folder.join("origin");
-    match fs::read_to_string(&path) {
-        Ok(origin) => Ok(origin),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && is_empty => {
-            let write = || {
-                let unfinished = folder.join("origin.new");
-                let mut file = File::create(&unfinished)?;
-                file.write_all(new.as_bytes())?;
-                file.sync_all()?;
-                fs::rename(&unfinished, &path)?;
-                sync_folder(folder)
-            };
-            write().map_err(|source| OpenError::Io { action: "cannot write", path: path.clone(), source })?;
-            Ok(new.to_owned())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(OpenError::NoOrigin(path)),
-        Err(source) => Err(OpenError::Io { action: "cannot read", path, source }),
-    }
-}
-
-/// Makes a folder, and the folders above it, so that a crash cannot take any of them away again.
-fn create_folder(folder: &Path) -> Result<(), OpenError> {
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !parent.exists() {
-        create_folder(parent)?;
-    }
-    let create = || match fs::create_dir(folder) {
-        Ok(()) => sync_folder(parent),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
-        Err(error) => Err(error),
-    };
-    create().map_err(|source| OpenError::Io { action: "cannot make the folder", path: folder.into(), source })
-}
-
 /// Whether there is no space, on the disk or within the quota: a state that passes, unlike a disk that fails.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// What the segment that begins with the record `first` is called.
+fn segment_name(first: u64) -> String {
+    format!("{first:020}.ndjson")
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod reading;
 mod registration;
 mod replicas;
 mod shared_log;
+mod starting;
 mod streaming;
 mod support;
 mod watching;

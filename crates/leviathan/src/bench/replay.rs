@@ -10,6 +10,10 @@ use crate::Answer;
 const REPLAY_TARGET: f64 = 0.7;
 /// A million events take so many seconds on two free cores.
 const COLD_PER_MILLION: f64 = 2.0;
+/// With a snapshot they take so many.
+const RESUMED_PER_MILLION: f64 = 0.3;
+/// Two threads verify so many times what one does.
+const TWO_THREADS_TARGET: f64 = 1.8;
 /// Verifying may be so much slower than hashing.
 const VERIFY_TARGET: f64 = 0.8;
 /// With a long log an append may take so many times what it takes with a short one,
@@ -47,7 +51,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     let goals = [
         Goal::at_least(REPLAY_TARGET, "G4-replay", events / long.cold_cpu, events / long.parse_and_hash),
         Goal::at_most(1.0, "G4-cold", long.cold, COLD_PER_MILLION * events / 1e6),
+        Goal::at_most(1.0, "G4-snapshot", long.resumed, RESUMED_PER_MILLION * events / 1e6),
         Goal::at_least(VERIFY_TARGET, "G5-verify", events / long.verify, events / long.hash),
+        Goal::at_least(
+            TWO_THREADS_TARGET,
+            "G5-two-threads",
+            events / long.verify_by_two,
+            events / long.verify,
+        ),
         Goal::at_most(APPEND_TARGET, "G6-append", append.1, append.0),
         Goal::at_most(FIND_TARGET, "G6-summary", summary.1, summary.0),
         Goal::at_most(FIND_TARGET, "G6-find", find.1, find.0),
@@ -58,7 +69,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         print_row("a start, seconds", long.cold);
         print_row("of these processor seconds", long.cold_cpu);
         print_row("reading and hashing every event, processor seconds", long.parse_and_hash);
+        print_row("a start from a snapshot, seconds", long.resumed);
+        print_row("of these processor seconds", long.resumed_cpu);
+        print_row("verifying after it what was not read, seconds", long.verified_behind);
+        print_row("nobody could record while a snapshot was taken, seconds", long.snapshot_held);
+        print_row("writing it after that, seconds", long.snapshot_written);
+        print_row("its size, MiB", long.snapshot_bytes as f64 / f64::from(1 << 20));
         print_row("verifying the files, seconds", long.verify);
+        print_row("verifying the files with two threads, seconds", long.verify_by_two);
         print_row("hashing the files, seconds", long.hash);
         print_row("most memory so far, MiB", most_memory());
         anstream::println!("\nwith {} and with {} events, microseconds", short.events, long.events);

@@ -1,7 +1,12 @@
 //! The file at the end of the log: the only place where the store meets a disk that can fail.
 
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// What may be done with a segment that is never written again: read it.
+const SEALED: u32 = 0o444;
 
 /// A file that is only ever extended.
 pub(super) struct SegmentWriter {
@@ -32,6 +37,18 @@ pub(super) enum Fault {
         /// The error number.
         errno: i32,
     },
+}
+
+/// Forbids everybody to write to a segment that is followed by another. It stays as good as it was where a file
+/// system does not know permissions.
+pub(super) fn seal(segment: &Path) {
+    let is_sealed = |file: fs::Metadata| file.permissions().mode() & 0o777 == SEALED;
+    if fs::metadata(segment).is_ok_and(is_sealed) {
+        return;
+    }
+    if let Err(error) = fs::set_permissions(segment, Permissions::from_mode(SEALED)) {
+        tracing::warn!(%error, journal.segment = %segment.display(), "A whole segment of the journal cannot be made read-only.");
+    }
 }
 
 impl SegmentWriter {

@@ -1,6 +1,8 @@
 //! The files under attack: cut, flipped, out of space, failing, killed, and opened twice.
 
-use std::io::{BufRead, BufReader};
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -29,7 +31,28 @@ fn open(folder: &Path) -> Result<NdjsonStore, OpenError> {
 }
 
 fn open_at_once(folder: &Path) -> Result<NdjsonStore, OpenError> {
-    NdjsonStore::open_with_segments_of(600, folder, "test/ndjson")
+    open_with_segments_of(600, folder)
+}
+
+fn open_with_segments_of(bytes: u64, folder: &Path) -> Result<NdjsonStore, OpenError> {
+    Opening::begin(folder, "test/ndjson")?.with_segments_of(bytes).read(&mut |_| {})
+}
+
+/// What settling set aside.
+fn recovered(store: &NdjsonStore) -> Option<Recovered> {
+    store.writable().unwrap().1
+}
+
+/// Changes a file in its place, also one that nobody may write to.
+fn overwrite(path: &Path, bytes: &[u8]) {
+    fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// Replaces a file, also one that nobody may write to.
+fn replace(path: &Path, bytes: &[u8]) {
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
 }
 
 /// A store of several segments, and its files with their contents, by name.
@@ -44,7 +67,7 @@ fn small_store(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 fn inject(store: &NdjsonStore, fault: Fault) {
-    store.writer.lock().unwrap().file.as_mut().unwrap().inject(fault);
+    store.writable().unwrap().0.file.as_mut().unwrap().inject(fault);
 }
 
 #[test]
@@ -64,7 +87,7 @@ fn what_was_recorded_is_there_after_opening_again() {
     let before = contents(&open(folder.path()).unwrap());
     assert_eq!(before.len(), 7);
     let store = open(folder.path()).unwrap();
-    assert_eq!(store.recovered(), None);
+    assert_eq!(recovered(&store), None);
     append(&store, &["h"]).unwrap();
     drop(store);
     assert_eq!(contents(&open(folder.path()).unwrap())[..7], before);
@@ -92,7 +115,7 @@ fn a_cut_at_any_offset_of_the_last_segment_leaves_whole_bundles() {
         assert_eq!(kept, whole[..kept.len()]);
         // The last segment holds one bundle of one event: it is there whole, or not at all.
         assert_eq!(kept.len(), 6);
-        match store.recovered() {
+        match recovered(&store) {
             None => assert_eq!(length, 0),
             Some(torn) => {
                 assert_eq!((torn.offset, torn.bytes), (0, length as u64));
@@ -106,12 +129,42 @@ fn a_cut_at_any_offset_of_the_last_segment_leaves_whole_bundles() {
 }
 
 #[test]
+fn nothing_is_changed_before_the_log_is_settled_and_the_first_turn_settles_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = small_store(folder.path());
+    let (last, bytes) = files.last().unwrap();
+    let torn = [bytes, &b"{\"body\":{\"ev"[..]].concat();
+    replace(last, &torn);
+    drop(open(folder.path()).unwrap());
+    assert_eq!(fs::read(last).unwrap(), torn);
+    assert!(!folder.path().join("torn").exists());
+    append(&open(folder.path()).unwrap(), &["h"]).unwrap();
+    assert_eq!(fs::read(last).unwrap()[..bytes.len()], bytes[..]);
+    assert_eq!(fs::read_dir(folder.path().join("torn")).unwrap().count(), 1);
+    assert_eq!(contents(&open(folder.path()).unwrap()).len(), 8);
+}
+
+#[test]
+fn a_segment_that_is_followed_by_another_is_read_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = small_store(folder.path());
+    let modes = || -> Vec<bool> {
+        files.iter().map(|(path, _)| fs::metadata(path).unwrap().permissions().mode() & 0o222 == 0).collect()
+    };
+    assert_eq!(modes(), [true, true, false]);
+    // Also in a log from before segments were sealed, or from a backup that knows no permissions.
+    overwrite(&files[0].0, &files[0].1);
+    open(folder.path()).unwrap().settle().unwrap();
+    assert_eq!(modes(), [true, true, false]);
+}
+
+#[test]
 fn a_cut_in_an_earlier_segment_refuses_to_open_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let files = small_store(folder.path());
     let (first, bytes) = &files[0];
     for length in 0..bytes.len() {
-        fs::write(first, &bytes[..length]).unwrap();
+        replace(first, &bytes[..length]);
         assert!(matches!(open(folder.path()), Err(OpenError::Damaged { .. } | OpenError::Sequence { .. })));
         assert_eq!(fs::read(first).unwrap(), bytes[..length]);
     }
@@ -124,7 +177,7 @@ fn a_flipped_bit_anywhere_refuses_to_open_and_names_the_place() {
         for at in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
-            fs::write(&path, &flipped).unwrap();
+            replace(&path, &flipped);
             let Err(OpenError::Damaged { segment, damage }) = open(folder.path()).map(drop) else {
                 panic!("byte {at} of {}: no damage was found", path.display());
             };
@@ -132,7 +185,7 @@ fn a_flipped_bit_anywhere_refuses_to_open_and_names_the_place() {
             assert!(damage.offset <= at as u64 && damage.seq >= 1);
             assert_eq!(fs::read(&path).unwrap(), flipped, "a damaged file is left as it is");
         }
-        fs::write(&path, &bytes).unwrap();
+        replace(&path, &bytes);
     }
     let origin = folder.path().join("origin");
     fs::write(&origin, "test/ndjsoN").unwrap();
@@ -148,7 +201,7 @@ fn damage_while_open_is_an_error_of_the_reader() {
     let store = open(folder.path()).unwrap();
     let (path, mut bytes) = files[0].clone();
     bytes[20] ^= 1;
-    fs::write(&path, bytes).unwrap();
+    overwrite(&path, &bytes);
     let error = store.read(1, 10).unwrap_err();
     assert!(matches!(&error, ReadError::Damaged { segment, .. } if *segment == path), "{error}");
 }
@@ -179,7 +232,7 @@ fn a_full_disk_is_told_apart_and_heals() {
     append(&store, &["x", "y"]).unwrap();
     drop(store);
     let store = open(folder.path()).unwrap();
-    assert_eq!((contents(&store).len(), store.recovered()), (9, None));
+    assert_eq!((contents(&store).len(), recovered(&store)), (9, None));
 }
 
 #[test]
@@ -289,7 +342,7 @@ proptest! {
                     let append = |store: &dyn EventStore| store.turn().unwrap().append(bundles()).unwrap();
                     prop_assert_eq!(append(disk), append(&memory));
                 }
-                Act::FillTheDisk(after) if disk.writer.lock().unwrap().can_fail_now() => {
+                Act::FillTheDisk(after) if disk.writable().unwrap().0.can_fail_now() => {
                     inject(disk, Fault::Write { after, errno: ENOSPC });
                     prop_assert!(matches!(append(disk, &["lost"]), Err(AppendError::Full)));
                 }
@@ -301,7 +354,10 @@ proptest! {
                 Act::TearTheTail(length) => {
                     drop(store.take());
                     tear(folder.path(), &memory, length);
-                    store = Some(open(folder.path()).unwrap());
+                    let disk = open(folder.path()).unwrap();
+                    // Nobody writes after a torn tail before it was set aside.
+                    disk.settle().unwrap();
+                    store = Some(disk);
                 }
             }
             let disk = store.as_ref().unwrap();
@@ -378,7 +434,7 @@ fn writes_for_the_tests_that_kill_it() {
         assert_eq!(append(&open(folder.path()).unwrap(), &["a", "b", "c"]).unwrap().head().seq, 3);
         return;
     };
-    let store = NdjsonStore::open_with_segments_of(5_000, Path::new(&folder), "test/ndjson").unwrap();
+    let store = open_with_segments_of(5_000, Path::new(&folder)).unwrap();
     let mut out = io::stdout();
     writeln!(out, "writing").unwrap();
     loop {

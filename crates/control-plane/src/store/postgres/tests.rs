@@ -236,7 +236,12 @@ fn what_was_altered_is_refused() {
         };
         assert_eq!(found(&store), seq, "{alter}");
         // Whoever starts on it reads it all.
-        let error = crate::ledger::Ledger::start(Box::new(open(&server, &database).unwrap())).err().unwrap();
+        let error = crate::ledger::Ledger::start(
+            Box::new(open(&server, &database).unwrap()),
+            crate::history::History::default(),
+        )
+        .err()
+        .unwrap();
         assert!(error.to_string().contains(&format!("record {seq} of the journal")), "{error:#}");
     }
     // A last record that was exchanged with its hash is noticed by whoever saw the first one.
