@@ -11,7 +11,8 @@ use anyhow::Context;
 use api::ErrorCode;
 use api::types::HeartbeatRequest;
 use model::event::{BranchPushed, EventKind, PrCreated, Timestamp, Usage};
-use model::{AttemptId, FailureReason, PathRules, Stage, TargetSpec, Task, VerifiedChange};
+use model::secrets::Redactor;
+use model::{AttemptId, FailureReason, PathRules, Refused, Stage, TargetSpec, Task, VerifiedChange};
 use secrecy::SecretString;
 use target::forge::{self, Forge, GitHubAccess};
 use target::pull_request::{AgentNote, Facts, PullRequestText};
@@ -20,11 +21,12 @@ use target::{
 };
 use tokio::sync::watch;
 
+use crate::agent::CriterionNote;
 use crate::candidate::Manifest;
 use crate::fault::Fault;
 use crate::folder::AttemptFolder;
 use crate::job::{Job, StageOutcome};
-use crate::spool::{Recorder, Spool};
+use crate::spool::{Recorder, Spool, Voice};
 use crate::stage::{self, Stop};
 use crate::work::{read_spec, task_of};
 
@@ -41,6 +43,8 @@ pub struct Settings {
     pub control_plane: api::Client,
     /// The way to the forge.
     pub forge: ForgeAccess,
+    /// Knows the secrets of this process.
+    pub redactor: Redactor,
     /// Where this process shall die in a test.
     pub fault: Fault,
     /// The clock.
@@ -105,7 +109,9 @@ impl<'a> Publish<'a> {
         let repository = Repository::init_borrowing(&folder.publishing(), &mirror)
             .context("the repository to publish from")?;
         let spool = Spool::open(&folder.spool(job.assignment.epoch)).context("the spool")?;
-        let recorder = Recorder::new(spool, job.subject(), job.assignment.epoch, settings.clock);
+        let (subject, redactor) = (job.subject(), settings.redactor.clone());
+        let voice = Voice::new(subject, job.assignment.epoch, settings.clock, redactor);
+        let recorder = Recorder::new(spool, voice);
         Ok(Self { settings, folder, job, manifest, spec, task, repository, recorder, cancelled })
     }
 
@@ -135,11 +141,10 @@ impl<'a> Publish<'a> {
         let provenance = self.job.provenance(&self.task);
         target::candidate::receive(&self.repository, base, candidate, &provenance, &pack, limit)
             .map_err(|error| self.refused(error.to_string()))?;
-        let change = changes_between(&self.repository, base, candidate).context("the candidate's change")?;
+        let change = changes_between(&self.repository, base, candidate, &self.settings.redactor);
+        let change = change.context("the candidate's change")?;
         let rules = PathRules::for_task(&self.spec, &self.task);
-        let permitted = change
-            .permit(&rules, limits)
-            .map_err(|refused| self.refused(format!("it holds {} violations", refused.violations.len())))?;
+        let permitted = change.permit(&rules, limits).map_err(|refused| self.not_permitted(&refused))?;
         permitted
             .verify(&self.spec.policy, reports.clone())
             .map_err(|unproven| self.refused(unproven.problems.join("; ")))
@@ -198,18 +203,21 @@ impl<'a> Publish<'a> {
 
     fn text(&self, change: &VerifiedChange) -> PullRequestText {
         let said = &self.manifest.agent;
-        let criteria: Vec<(String, String)> =
-            said.criteria.iter().map(|note| (note.criterion.clone(), note.note.clone())).collect();
+        let redactor = &self.settings.redactor;
+        let summary = redactor.clean(&said.summary);
+        let cleaned = |note: &CriterionNote| (note.criterion.clone(), redactor.clean(&note.note));
+        let criteria: Vec<(String, String)> = said.criteria.iter().map(cleaned).collect();
         PullRequestText::new(&Facts {
             spec: &self.spec,
             task: &self.task,
             attempt: &self.settings.attempt,
             executor: &self.job.executor,
             change,
-            agent: AgentNote { summary: &said.summary, criteria: &criteria },
+            agent: AgentNote { summary: &summary, criteria: &criteria },
             sandbox: &self.job.sandbox,
             model: said.model.as_deref(),
             usage: &self.manifest.usage,
+            redactor,
         })
     }
 
@@ -269,6 +277,18 @@ impl<'a> Publish<'a> {
     fn failed(&self, detail: impl Into<String>) -> Stop {
         let usage = self.manifest.usage.clone();
         StageOutcome::failed(Stage::Publish, FailureReason::PublishFailed, detail, usage).into()
+    }
+
+    /// The gate of `work` does not know the secrets of this process. What else it let through is a bug.
+    fn not_permitted(&self, refused: &Refused) -> Stop {
+        let first = refused.violations.first().map(ToString::to_string).unwrap_or_default();
+        match refused.reason() {
+            reason if reason == FailureReason::SecretFound => {
+                let usage = self.manifest.usage.clone();
+                StageOutcome::failed(Stage::Publish, reason, first, usage).into()
+            }
+            _ => self.refused(format!("it holds {} violations: {first}", refused.violations.len())),
+        }
     }
 
     /// The candidate is not what `work` said. Somebody changed it, or there is a bug.

@@ -17,6 +17,7 @@ use anyhow::Context;
 use api::types::Assignment;
 use model::documents::{AgentChoice, Document, Sandbox};
 use model::event::{EventKind, Usage};
+use model::secrets::Redactor;
 use model::{FailureReason, PathRules, Stage, TargetSpec, Task};
 use secrecy::SecretString;
 use target::{Git, Mirror, PrepareError, Repository, SnapshotError, spec};
@@ -31,7 +32,7 @@ use crate::contain::Containment;
 use crate::fault::Fault;
 use crate::folder::AttemptFolder;
 use crate::job::{Job, StageOutcome};
-use crate::spool::{Recorder, Spool};
+use crate::spool::{Recorder, Spool, Voice};
 use crate::stage::{self, Stop};
 use crate::toolbox::Bounds;
 use agent_tree::{AgentTree, Reading};
@@ -47,6 +48,8 @@ pub struct Settings {
     pub environment: BTreeMap<String, String>,
     /// The way to the Claude API.
     pub claude: ClaudeAccess,
+    /// Knows the secrets of this process.
+    pub redactor: Redactor,
     /// Where this process shall die in a test.
     pub fault: Fault,
     /// The clock.
@@ -120,12 +123,21 @@ impl<'a> Work<'a> {
         let repository =
             Repository::init_borrowing(&folder.repository(), &mirror).context("the attempt's repository")?;
         let containment = Containment::new(&settings.program, settings.environment.clone());
-        let checks = Checks::new(containment.clone(), repository.clone(), folder.checks(), &spec.policy);
+        let checks = Checks::new(
+            containment.clone(),
+            repository.clone(),
+            folder.checks(),
+            &spec.policy,
+            settings.redactor.clone(),
+        );
         let spool = Spool::open(&folder.spool(job.assignment.epoch)).context("the spool")?;
         Ok(Self {
             settings,
             rules: PathRules::for_task(&spec, &task),
-            recorder: Recorder::new(spool, job.subject(), job.assignment.epoch, settings.clock),
+            recorder: Recorder::new(
+                spool,
+                Voice::new(job.subject(), job.assignment.epoch, settings.clock, settings.redactor.clone()),
+            ),
             bounds: Bounds::new(deadline, cancelled),
             usage: Usage::default(),
             tree: AgentTree::new(folder.tree()),
@@ -255,6 +267,7 @@ impl<'a> Work<'a> {
             repository: self.repository.clone(),
             base: self.job.assignment.base_commit.clone(),
             provenance: self.job.provenance(&self.task),
+            redactor: self.settings.redactor.clone(),
         }
     }
 
@@ -268,7 +281,8 @@ impl<'a> Work<'a> {
     }
 
     fn keep_artifact(&self, kind: &str, name: &str, content: &std::path::Path) -> Result<(), Stop> {
-        let kept = crate::job::keep_artifact(&self.folder, kind, name, content);
+        let redactor = &self.settings.redactor;
+        let kept = crate::job::keep_artifact(&self.folder, redactor, kind, name, content);
         Ok(kept.with_context(|| format!("{}", content.display()))?)
     }
 

@@ -241,7 +241,7 @@ fn what_publish_receives_is_what_work_made() {
     let provenance = Job::read(&bench.folder).unwrap().provenance(&bench.task);
     let pack = bench.folder.candidate().join(target::candidate::PACK_FILE);
     target::candidate::receive(&received, &bench.base, &candidate, &provenance, &pack, 1 << 20).unwrap();
-    let change = target::changes_between(&received, &bench.base, &candidate).unwrap();
+    let change = target::changes_between(&received, &bench.base, &candidate, &Default::default()).unwrap();
     assert_eq!(change.changes().iter().map(|it| it.path.as_str()).collect::<Vec<_>>(), ["requirements.txt"]);
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use control_plane::{Backend, Config, Database};
-use secrecy::SecretString;
+use model::secrets::Redactor;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::data::DataFolder;
 use crate::{Answer, logging};
@@ -55,7 +56,7 @@ enum BackendName {
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
     let config = config(arguments)?;
-    logging::start();
+    logging::start(&Redactor::new([config.token.expose_secret()]));
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     runtime.block_on(control_plane::serve(config, |address| {
         anstream::println!("Listening on http://{address}");

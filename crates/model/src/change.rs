@@ -84,6 +84,22 @@ pub struct Change {
     pub added_lines: u64,
     /// How many lines were removed; 0 when binary.
     pub removed_lines: u64,
+    /// Whether the new content is a pointer of Git LFS.
+    pub is_lfs_pointer: bool,
+    /// The secrets in the new content that the old content of the same path does not hold.
+    pub secrets: Vec<SecretFound>,
+}
+
+/// Where a secret was found. It holds nothing of the secret.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretFound {
+    /// The line in the new content, from 1; 0 when the name of the file holds it.
+    pub line: u64,
+    /// The rule of [`crate::secrets`] that found it.
+    pub rule: String,
+    /// Whether it is a secret that Leviathan itself holds, in whatever spelling. No policy allows one.
+    pub is_ours: bool,
 }
 
 impl Change {
@@ -217,8 +233,12 @@ impl Refused {
     /// The failure that the attempt ends with: the gravest of the violations.
     pub fn reason(&self) -> FailureReason {
         let reasons: Vec<FailureReason> = self.violations.iter().map(|v| v.kind.reason()).collect();
-        let by_gravity =
-            [FailureReason::ProtectedPath, FailureReason::ScopeViolation, FailureReason::ChangeTooLarge];
+        let by_gravity = [
+            FailureReason::SecretFound,
+            FailureReason::ProtectedPath,
+            FailureReason::ScopeViolation,
+            FailureReason::ChangeTooLarge,
+        ];
         by_gravity
             .into_iter()
             .find(|reason| reasons.contains(reason))

@@ -405,6 +405,8 @@ fn change(path: &str, before: Option<Mode>, after: Option<Mode>) -> Change {
         is_binary: false,
         added_lines: 1,
         removed_lines: 0,
+        is_lfs_pointer: false,
+        secrets: Vec::new(),
     }
 }
 

@@ -8,9 +8,10 @@
 use std::fmt::Write as _;
 
 use model::event::{SandboxReported, Usage};
+use model::secrets::Redactor;
 use model::{
     AttemptId, Change, CommitId, Digest, InvariantReport, RepoPath, TargetSpec, Task, TaskId, Verdict,
-    VerifiedChange, rules,
+    VerifiedChange, is_hidden, rules,
 };
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,8 @@ pub struct Facts<'a> {
     pub model: Option<&'a str>,
     /// What the model was paid for, all rounds together.
     pub usage: &'a Usage,
+    /// Knows the secrets of this process: none of them may be told.
+    pub redactor: &'a Redactor,
 }
 
 /// The agent's own words. Nobody verified them.
@@ -73,7 +76,8 @@ impl PullRequestText {
     pub fn new(facts: &Facts<'_>) -> Self {
         let protected = protected_paths(facts);
         let labels = if protected.is_empty() { Vec::new() } else { vec![PROTECTED_LABEL.to_owned()] };
-        Self { title: title(facts), body: body(facts, &protected), labels }
+        let clean = |text: String| facts.redactor.clean(&text);
+        Self { title: clean(title(facts)), body: clean(body(facts, &protected)), labels }
     }
 
     /// The text of the rolling pull request that marks these tasks completed in the backlog, where the default branch
@@ -439,15 +443,6 @@ fn one_line(text: &str, longest: usize) -> String {
         }
     }
     line
-}
-
-/// Whether a character cannot be seen, or changes how others are seen.
-fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(u32::from(c),
-            0x00ad | 0x034f | 0x061c | 0x115f..=0x1160 | 0x17b4..=0x17b5 | 0x180b..=0x180f
-            | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0x3164 | 0xfe00..=0xfe0f
-            | 0xfeff | 0xffa0 | 0xfff0..=0xfffb | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff)
 }
 
 /// Text that stands in a code block as one word of few kinds of characters.

@@ -4,8 +4,12 @@ mod verified;
 
 use leviathan_target::pull_request::{AgentNote, Facts, Metadata, PROTECTED_LABEL, PullRequestText};
 use model::event::{SandboxLayer, SandboxReported, Usage};
+use model::secrets::Redactor;
 use model::{AttemptId, TargetSpec};
 use verified::{documents, verified};
+
+/// Known to the process that opens the pull request.
+const SECRET: &str = "a-token-of-the-publisher";
 
 /// Everything that somebody else chose.
 struct Said<'a> {
@@ -38,6 +42,7 @@ impl Said<'_> {
                 cost_micro_usd: 421_337,
                 ..Usage::default()
             },
+            redactor: &Redactor::new([SECRET]),
         })
     }
 }
@@ -98,6 +103,23 @@ fn the_hidden_block_is_read_back_and_cannot_be_forged() {
     assert_eq!(text.body().matches("<!--").count(), 1);
     assert_eq!(Metadata::of_body("no block"), None);
     assert_eq!(Metadata::of_body(&text.body().replace("\"version\":1", "\"version\":2")), None);
+}
+
+#[test]
+fn no_secret_is_told() {
+    let text = Said {
+        spec: documents("file:///srv/origin.git", &["requirements.txt"], &[]),
+        paths: &["requirements.txt"],
+        executor: SECRET,
+        model: Some(SECRET),
+        agent: AgentNote {
+            summary: &format!("I found {SECRET}."),
+            criteria: &[("Tests pass".into(), SECRET.into())],
+        },
+    }
+    .text();
+    assert!(text.body().contains("I found [redacted]."), "{}", text.body());
+    assert!(!text.body().contains(SECRET) && !text.title().contains(SECRET), "{}", text.body());
 }
 
 /// Texts that would do something on GitHub, in Markdown, in HTML, in a terminal, or in a commit message.

@@ -62,6 +62,7 @@ impl Work<'_> {
         // Whatever the agent left running dies before its tree is read.
         contain::end_all_descendants(|_, _| {}).context("the agent's processes")?;
         self.keep_agent_logs(round)?;
+        let worked = worked.map(|said| said.without_secrets(&self.settings.redactor));
         let (summary, usage) = match &worked {
             Ok(said) => (said.summary.clone(), said.usage.clone()),
             Err(failure) => (String::new(), failure.usage.clone()),

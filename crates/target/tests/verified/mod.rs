@@ -50,6 +50,8 @@ pub(crate) fn verified(spec: &TargetSpec, base: &str, commit: &str, paths: &[&st
         before: Some(entry("1")),
         after: Some(entry("2")),
         is_binary: false,
+        is_lfs_pointer: false,
+        secrets: Vec::new(),
         added_lines: 15,
         removed_lines: 14,
     });
