@@ -11,6 +11,7 @@ use anyhow::Context;
 use api::ErrorCode;
 use api::types::HeartbeatRequest;
 use model::event::{BranchPushed, EventKind, PrCreated, Timestamp, Usage};
+use model::integrity::Weakening;
 use model::secrets::Redactor;
 use model::{AttemptId, FailureReason, PathRules, Refused, Stage, TargetSpec, Task, VerifiedChange};
 use secrecy::SecretString;
@@ -18,6 +19,7 @@ use target::forge::{self, Forge, GitHubAccess};
 use target::pull_request::{AgentNote, Facts, PullRequestText};
 use target::{
     Expected, Git, Mirror, Network, Occupant, PushOutcome, Rejection, Remote, Repository, changes_between,
+    weakenings_of,
 };
 use tokio::sync::watch;
 
@@ -129,7 +131,7 @@ impl<'a> Publish<'a> {
     /// Receives the candidate's objects, measures the change from them, and judges it by the documents at the
     /// base commit, as if nobody had done so before.
     fn verify_again(&self) -> Result<VerifiedChange, Stop> {
-        let Manifest { base, candidate, reports, .. } = &self.manifest;
+        let Manifest { base, candidate, reports, with_base_files, .. } = &self.manifest;
         if *base != self.job.assignment.base_commit {
             return Err(self.refused(format!("the candidate is made on {base}")));
         }
@@ -146,7 +148,7 @@ impl<'a> Publish<'a> {
         let rules = PathRules::for_task(&self.spec, &self.task);
         let permitted = change.permit(&rules, limits).map_err(|refused| self.not_permitted(&refused))?;
         permitted
-            .verify(&self.spec.policy, reports.clone())
+            .verify(&self.spec.policy, reports.clone(), with_base_files.clone())
             .map_err(|unproven| self.refused(unproven.problems.join("; ")))
     }
 
@@ -188,7 +190,8 @@ impl<'a> Publish<'a> {
         let git = self.repository.git();
         let forge =
             Forge::of_contract(&self.spec.contract, git, access).map_err(|error| self.unopened(&error))?;
-        let text = self.text(change);
+        let weakenings = weakenings_of(&self.repository, change.change_set()).context("the changed texts")?;
+        let text = self.text(change, &weakenings);
         let branch = &self.job.assignment.branch;
         let opened = forge.open(change, &text, branch).await.map_err(|error| self.unopened(&error))?;
         self.settings.fault.reach("after_pull_request");
@@ -201,7 +204,7 @@ impl<'a> Publish<'a> {
         }))
     }
 
-    fn text(&self, change: &VerifiedChange) -> PullRequestText {
+    fn text(&self, change: &VerifiedChange, weakenings: &[Weakening]) -> PullRequestText {
         let said = &self.manifest.agent;
         let redactor = &self.settings.redactor;
         let summary = redactor.clean(&said.summary);
@@ -217,6 +220,7 @@ impl<'a> Publish<'a> {
             sandbox: &self.job.sandbox,
             model: said.model.as_deref(),
             usage: &self.manifest.usage,
+            weakenings,
             redactor,
         })
     }

@@ -174,10 +174,6 @@ impl<'a> Work<'a> {
             );
             return Err(self.failed(Stage::Prepare, FailureReason::SandboxUnavailable, detail));
         }
-        if policy.strict_checks {
-            let detail = "the policy demands `strict_checks: true`, which this version cannot hold; set it to false if that is acceptable";
-            return Err(self.failed(Stage::Prepare, FailureReason::ConfigInvalid, detail));
-        }
         Ok(())
     }
 

@@ -15,6 +15,7 @@ pub mod documents;
 pub mod event;
 pub mod graph;
 mod id;
+pub mod integrity;
 mod path;
 pub mod pattern;
 pub mod rules;

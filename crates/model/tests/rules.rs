@@ -2,8 +2,8 @@
 
 use leviathan_model::{
     Change, ChangeSet, CheckOutcome, CommitId, Digest, Document, Documents, Entry, FailureReason,
-    InvariantReport, Irregularity, IrregularityKind, Limits, Mode, ObjectId, PathRules, Protection, RepoPath,
-    TargetSpec, TaskId, Verdict, Violation, ViolationKind,
+    InvariantReport, Irregularity, IrregularityKind, Limits, Mode, ObjectId, PathRules, Policy, Protection,
+    RepoPath, TargetSpec, TaskId, Verdict, Violation, ViolationKind,
 };
 
 const CONTRACT: &str =
@@ -308,7 +308,7 @@ fn only_a_passing_report_of_every_invariant_at_the_candidate_verifies() {
     let tests = || report("tests", "pytest", 'b', CheckOutcome::Passed);
     let lint = || report("lint", "ruff check .", 'b', CheckOutcome::Passed);
 
-    let verified = permitted().verify(&spec.policy, vec![tests(), lint()]).unwrap();
+    let verified = permitted().verify(&spec.policy, vec![tests(), lint()], Vec::new()).unwrap();
     assert_eq!(verified.commit(), &commit('b'));
     assert_eq!(verified.reports().len(), 2);
 
@@ -345,9 +345,44 @@ fn only_a_passing_report_of_every_invariant_at_the_candidate_verifies() {
             "the invariant `tests` changed the tree that it was to judge",
         ),
     ] {
-        let unverified = permitted().verify(&spec.policy, reports).unwrap_err();
+        let unverified = permitted().verify(&spec.policy, reports, Vec::new()).unwrap_err();
         assert_eq!(unverified.problems[0], expected);
     }
+}
+
+#[test]
+fn a_change_of_check_configuration_needs_the_checks_with_the_bases_own() {
+    let spec = spec_with(None);
+    let strict = Policy { strict_checks: true, ..spec.policy.clone() };
+    let named = || {
+        let changes = vec![change("conftest.py", Some(Mode::Regular), Some(Mode::Regular))];
+        let set = ChangeSet::new(commit('a'), commit('b'), changes, vec![], 1);
+        set.permit(&rules("named"), &Limits::default()).unwrap()
+    };
+    assert_eq!(named().check_files(), [path_of("conftest.py")]);
+    let first = || {
+        vec![
+            report("tests", "pytest", 'b', CheckOutcome::Passed),
+            report("lint", "ruff check .", 'b', CheckOutcome::Passed),
+        ]
+    };
+    let second = |outcome| {
+        vec![
+            report("tests", "pytest", 'c', outcome),
+            report("lint", "ruff check .", 'c', CheckOutcome::Passed),
+        ]
+    };
+    let failing = || second(CheckOutcome::Failed { exit_code: 1 });
+
+    let missing = named().verify(&spec.policy, first(), Vec::new()).unwrap_err();
+    assert_eq!(missing.problems.len(), 2, "{:?}", missing.problems);
+    assert_eq!(named().verify(&spec.policy, first(), failing()).unwrap().with_base_files(), failing());
+    named().verify(&strict, first(), second(CheckOutcome::Passed)).unwrap();
+    let blocked = named().verify(&strict, first(), failing()).unwrap_err();
+    assert_eq!(
+        blocked.problems,
+        ["with the base's check configuration the invariant `tests` failed with exit code 1"]
+    );
 }
 
 #[test]
