@@ -148,9 +148,18 @@ fn differences(
         .args(["--raw", "--numstat", "-z", "--no-abbrev", "--ignore-submodules=none"])
         .args([base.as_str(), candidate.as_str(), "--"])
         .output()?;
+    parse_differences(&output)
+}
+
+/// Whether the bytes are an answer of `git diff-tree` in the form that the gate reads.
+pub fn reads_as_diff(output: &[u8]) -> bool {
+    parse_differences(output).is_ok()
+}
+
+fn parse_differences(output: &[u8]) -> Result<Vec<Difference>, GitError> {
     let mut found = Vec::new();
     let mut lines = HashMap::new();
-    let mut records = split_nul(&output);
+    let mut records = split_nul(output);
     while let Some(record) = records.next() {
         if record.starts_with(b":") {
             let path = records.next().ok_or_else(|| malformed(record))?;

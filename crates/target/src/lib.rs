@@ -40,7 +40,7 @@ pub mod spec;
 pub mod write_back;
 
 pub use base_files::with_files_of_base;
-pub use changes::changes_between;
+pub use changes::{changes_between, reads_as_diff};
 pub use export::{ExportError, Exported, export};
 pub use git::{Git, GitError, Network};
 pub use integrity::weakenings_of;
