@@ -153,7 +153,7 @@ async fn run_on_machine(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 async fn run_in_pod(arguments: Arguments, volumes: &Path) -> anyhow::Result<ExitCode> {
     let places = |part| AttemptFolder::in_pod(volumes, part);
-    let termination_log = arguments.termination_log.clone();
+    let (termination_log, redactor) = (arguments.termination_log.clone(), arguments.redactor());
     let ended = match arguments.stage {
         Some(Stage::Prepare) => pod::prepare::main(supervision(arguments, places(PodPart::Prepare))?).await,
         Some(Stage::Courier) => pod::courier::main(courier(arguments, places(PodPart::Courier))?).await,
@@ -164,7 +164,7 @@ async fn run_in_pod(arguments: Arguments, volumes: &Path) -> anyhow::Result<Exit
         }
         None => bail!("in a pod (LEVIATHAN_POD_DIR is set) each container names its stage with --stage"),
     };
-    say_why(termination_log, &ended.why);
+    say_why(termination_log, &redactor.clean(&ended.why));
     Ok(ExitCode::from(ended.code))
 }
 
