@@ -2,6 +2,8 @@
 //! trees of hostile edits are judged by both, and they never differ: nothing gets by, and nothing is refused that the
 //! documents permit.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation ends its test")]
+
 use std::collections::HashSet;
 
 use leviathan_model::rules::built_in_rules;

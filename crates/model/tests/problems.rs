@@ -229,6 +229,16 @@ p.yaml:24:10: `overlap` is `never`; expected `allow` or `wait`
 }
 
 #[test]
+fn a_file_that_may_hold_a_secret_is_named_literally() {
+    let text = "allow_secrets: [a.txt, 'tests/**', docs/]\nallow_binary: ['**/*.png']\n";
+    compare(
+        &problems_of(Policy::parse("p.yaml", text.as_bytes())),
+        "p.yaml:1:24: `tests/**` names more than one file; expected the path of a file
+p.yaml:1:36: `docs/` names more than one file; expected the path of a file",
+    );
+}
+
+#[test]
 fn every_wrong_scope_is_named_at_once() {
     let text = "\
 scopes:

@@ -400,17 +400,69 @@ fn a_change_set_is_sorted_also_when_it_was_read_from_text() {
     assert_eq!(serde_json::from_value::<ChangeSet>(json).unwrap(), set);
 }
 
+#[test]
+fn what_a_file_may_hold_is_for_both_policies_to_allow() {
+    use ViolationKind::{Binary, LfsPointer, SecretFound};
+    let file = |is_binary, is_lfs_pointer, secret: Option<bool>| Change {
+        is_binary,
+        is_lfs_pointer,
+        secrets: secret
+            .map(|is_ours| leviathan_model::SecretFound { line: 3, rule: "r".to_owned(), is_ours })
+            .into_iter()
+            .collect(),
+        ..change("src/a.py", None, Some(Mode::Regular))
+    };
+    let open = "allow_binary: ['src/**']\nallow_lfs: ['**']\nallow_secrets: [src/a.py]\n";
+    let kind = |repository: &str, operator: Option<&str>, change: &Change| {
+        let policy = format!("{POLICY}{repository}");
+        let spec = spec_of(&policy, operator);
+        let rules = PathRules::for_task(&spec, spec.backlog.task(&task_id("api")).expect("a task"));
+        rules.judge(change).violation().map(|violation| violation.kind)
+    };
+    for (change, refused_as) in [
+        (file(true, false, None), Binary),
+        (file(false, true, None), LfsPointer),
+        (file(false, false, Some(false)), SecretFound),
+    ] {
+        assert_eq!(kind("", None, &change), Some(refused_as));
+        assert_eq!(kind(open, None, &change), None);
+        assert_eq!(
+            kind(open, Some("limits: {max_files_changed: 3}\n"), &change),
+            None,
+            "it says nothing of it"
+        );
+        let closed = "allow_binary: []\nallow_lfs: []\nallow_secrets: []\n";
+        assert_eq!(kind(open, Some(closed), &change), Some(refused_as));
+        assert_eq!(kind("", Some(open), &change), Some(refused_as));
+    }
+    assert_eq!(
+        kind(open, None, &file(false, false, Some(true))),
+        Some(SecretFound),
+        "no policy allows our own"
+    );
+    let removed = Change {
+        before: change("x", Some(Mode::Regular), None).before,
+        after: None,
+        ..file(true, false, None)
+    };
+    assert_eq!(kind("", None, &removed), None, "what goes brings nothing");
+}
+
 fn rules(task: &str) -> PathRules {
     let spec = spec_with(None);
     PathRules::for_task(&spec, spec.backlog.task(&task_id(task)).expect("a task of the backlog"))
 }
 
 fn spec_with(operator_policy: Option<&str>) -> TargetSpec {
+    spec_of(POLICY, operator_policy)
+}
+
+fn spec_of(policy: &str, operator_policy: Option<&str>) -> TargetSpec {
     let document = |file, text: &'static str| Document { file, content: Some(text.as_bytes()) };
     let documents = Documents {
         contract: document("contract.yaml", CONTRACT),
         backlog: document("backlog.yaml", BACKLOG),
-        policy: document("policy.yaml", POLICY),
+        policy: Document { file: "policy.yaml", content: Some(policy.as_bytes()) },
         operator_policy: operator_policy
             .map(|text| Document { file: "operator.yaml", content: Some(text.as_bytes()) }),
     };

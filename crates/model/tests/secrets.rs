@@ -1,5 +1,7 @@
 //! What is taken for a secret, in which spellings, and that chunks never matter.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation ends its test")]
+
 use leviathan_model::secrets::{REDACTED, Redactor, added};
 use proptest::prelude::*;
 
