@@ -286,13 +286,11 @@ impl<'a> Publish<'a> {
     /// The gate of `work` does not know the secrets of this process. What else it let through is a bug.
     fn not_permitted(&self, refused: &Refused) -> Stop {
         let first = refused.violations.first().map(ToString::to_string).unwrap_or_default();
-        match refused.reason() {
-            reason if reason == FailureReason::SecretFound => {
-                let usage = self.manifest.usage.clone();
-                StageOutcome::failed(Stage::Publish, reason, first, usage).into()
-            }
-            _ => self.refused(format!("it holds {} violations: {first}", refused.violations.len())),
+        if refused.reason() == FailureReason::SecretFound {
+            let usage = self.manifest.usage.clone();
+            return StageOutcome::failed(Stage::Publish, FailureReason::SecretFound, first, usage).into();
         }
+        self.refused(format!("it holds {} violations: {first}", refused.violations.len()))
     }
 
     /// The candidate is not what `work` said. Somebody changed it, or there is a bug.
