@@ -11,6 +11,7 @@ use std::fmt;
 
 use model::documents::{PathRule, TargetSpec, Task};
 use model::event::Usage;
+use model::secrets::Redactor;
 use model::{AttemptId, CommitId, FailureReason, TargetId, TaskId};
 use serde::{Deserialize, Serialize};
 
@@ -149,6 +150,17 @@ pub struct AgentReport {
     pub usage: Usage,
     /// The model that answered, as its provider names it; `None` for an agent without a model.
     pub model: Option<String>,
+}
+
+impl AgentReport {
+    /// The same words without any secret.
+    pub(crate) fn without_secrets(mut self, redactor: &Redactor) -> Self {
+        self.summary = redactor.clean(&self.summary);
+        for note in &mut self.criteria {
+            note.note = redactor.clean(&note.note);
+        }
+        self
+    }
 }
 
 /// How an agent ended its round.

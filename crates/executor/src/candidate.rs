@@ -32,6 +32,9 @@ pub struct Manifest {
     pub operator_policy: Option<Digest>,
     /// What every invariant showed at the candidate.
     pub reports: Vec<InvariantReport>,
+    /// What the invariants showed with the files that steer them as the base has them; empty when none is changed.
+    #[serde(default)]
+    pub with_base_files: Vec<InvariantReport>,
     /// What the agent said in the end. A claim.
     pub agent: AgentReport,
     /// What all rounds cost.

@@ -14,11 +14,13 @@ use std::time::Duration;
 
 use model::change::{CheckOutcome, InvariantReport};
 use model::documents::{Invariant, Policy, Setup};
+use model::secrets::Redactor;
 use model::{CommitId, Digest};
 use sha2::Digest as _;
 use target::Repository;
 
 use crate::contain::{self, Command, Containment, End, Excerpt, Limits, Outcome, Program, excerpt};
+use crate::job::copy_cleaned;
 use crate::toolbox::Bounds;
 use stamps::Stamps;
 
@@ -40,6 +42,8 @@ pub struct Checks {
     pub setup: Vec<Setup>,
     /// The policy's invariants, in order.
     pub invariants: Vec<Invariant>,
+    /// Takes secrets out of what the checks write.
+    pub redactor: Redactor,
 }
 
 /// One invariant that was run, and the file with everything that it wrote.
@@ -75,9 +79,15 @@ pub enum Error {
 
 impl Checks {
     /// The checks of `policy`.
-    pub fn new(containment: Containment, repository: Repository, folder: PathBuf, policy: &Policy) -> Self {
+    pub fn new(
+        containment: Containment,
+        repository: Repository,
+        folder: PathBuf,
+        policy: &Policy,
+        redactor: Redactor,
+    ) -> Self {
         let (setup, invariants) = (policy.setup.clone(), policy.invariants.clone());
-        Self { containment, repository, folder, setup, invariants }
+        Self { containment, repository, folder, setup, invariants, redactor }
     }
 
     /// Runs every invariant at `commit`, in order, whatever the others show. `name` tells the runs of an attempt
@@ -237,6 +247,7 @@ impl Run<'_> {
         duration: Duration,
         log: PathBuf,
     ) -> Result<Checked, Error> {
+        remove_secrets(&self.checks.redactor, &log).map_err(at(&log))?;
         let (digest, log_bytes) = digest_of(&log).map_err(at(&log))?;
         let report = InvariantReport {
             name: invariant.name.clone(),
@@ -294,6 +305,16 @@ fn outcome_of(end: &End) -> Result<CheckOutcome, Error> {
         End::NotStarted { problem } => CheckOutcome::NotStarted { problem: problem.clone() },
         End::Cancelled => return Err(Error::Interrupted),
     })
+}
+
+/// Rewrites a log that holds a secret. Its digest is recorded, so that it must be without any from then on.
+fn remove_secrets(redactor: &Redactor, log: &Path) -> io::Result<()> {
+    let Some(folder) = log.parent().filter(|_| log.exists()) else { return Ok(()) };
+    let cleaned = tempfile::NamedTempFile::new_in(folder)?;
+    if copy_cleaned(redactor, log, cleaned.as_file())? {
+        cleaned.persist(log)?;
+    }
+    Ok(())
 }
 
 /// The SHA-256 and the length of a file. A log that was never begun counts as empty.

@@ -117,6 +117,10 @@ impl Courier {
     }
 
     async fn send(&self, events: Vec<Event>) -> Result<(), Undelivered> {
+        // The work stage knows fewer secrets than this process does.
+        let cleaned: std::io::Result<Vec<Event>> =
+            events.into_iter().map(|event| self.voice.without_secrets(event)).collect();
+        let events = cleaned.context("the spool").map_err(Undelivered::Error)?;
         self.fault.reach("before_event_sent");
         patiently(|| self.client.ingest(events.clone())).await?;
         self.fault.reach("after_event_sent");
@@ -153,6 +157,7 @@ impl Courier {
             }
             Err(error @ TreeError::Io { .. }) => return Err(Undelivered::Error(error.into())),
         };
+        let bytes = if is_text(kind) { self.voice.cleaned(&bytes).into() } else { bytes };
         let (sha256, size) = (Digest::of(&bytes), bytes.len() as u64);
         patiently(|| self.client.put_artifact(bytes.clone())).await?;
         let step = format!("{name} {sha256}");
@@ -162,7 +167,7 @@ impl Courier {
 
     /// In a pod two processes may store the same artifact, each for its own sake; one of them says so.
     async fn say_stored(&self, stored: EventKind, step: &str) -> Result<(), Undelivered> {
-        let stored = self.voice.event(stored, step);
+        let stored = self.voice.event(stored, step).context("the event").map_err(Undelivered::Error)?;
         match &self.spool {
             Some(spool) if self.zone.is_none() => {
                 spool.append(&stored).context("the spool").map_err(Undelivered::Error)
@@ -230,6 +235,12 @@ fn artifacts_in(handover: &Tree) -> Result<Vec<String>, TreeError> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether an artifact of the kind is for people to read. Manifests are without secrets from the start, and both they
+/// and packs are known by their digests.
+pub(crate) fn is_text(kind: &str) -> bool {
+    !matches!(kind, "manifest" | "pack")
 }
 
 /// `artifacts/<kind>/<name>`, where the name may have folders.

@@ -1,14 +1,18 @@
 //! What the supervisor and the stages of one attempt tell each other: one file before, one line after.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead as _, Write as _};
 use std::path::Path;
 
 use api::types::Assignment;
 use model::event::{AttemptFailed, SandboxReported, Subject, Timestamp, Usage};
+use model::secrets::Redactor;
 use model::{CommitId, Digest, FailureReason, Stage, Task};
 use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
 use target::Provenance;
 
+use crate::courier::is_text;
 use crate::folder::{AttemptFolder, write_durably};
 
 /// What a stage is to do. It holds no credential.
@@ -112,9 +116,10 @@ pub(crate) fn shortened(text: String) -> String {
 }
 
 /// Puts a finished file among the attempt's artifacts, from where the supervisor uploads it. `kind` is `log`,
-/// `transcript`, `patch`, `manifest` or `pack`.
+/// `transcript`, `patch`, `manifest` or `pack`. What people will read is written without any secret.
 pub(crate) fn keep_artifact(
     folder: &AttemptFolder,
+    redactor: &Redactor,
     kind: &str,
     name: &str,
     content: &Path,
@@ -124,9 +129,38 @@ pub(crate) fn keep_artifact(
     std::fs::create_dir_all(parent)?;
     // The copy gets its name when it is whole: what can be seen can be uploaded.
     let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(parent)?;
-    std::fs::copy(content, unfinished.path())?;
+    if is_text(kind) {
+        copy_cleaned(redactor, content, unfinished.as_file())?;
+    } else {
+        std::fs::copy(content, unfinished.path())?;
+    }
     unfinished.persist(place)?;
     Ok(())
+}
+
+/// Copies a file of any length without the secrets in it; whether there were any.
+pub(crate) fn copy_cleaned(redactor: &Redactor, from: &Path, mut to: &File) -> io::Result<bool> {
+    let (mut read, mut written) = (sha2::Sha256::new(), sha2::Sha256::new());
+    let (mut stream, mut cleaned) = (redactor.stream(), Vec::new());
+    let mut pass_on = |cleaned: &mut Vec<u8>| {
+        written.update(&cleaned);
+        to.write_all(cleaned).map(|()| cleaned.clear())
+    };
+    let mut from = io::BufReader::with_capacity(1 << 16, File::open(from)?);
+    loop {
+        let bytes = from.fill_buf()?;
+        if bytes.is_empty() {
+            break;
+        }
+        read.update(bytes);
+        stream.push(bytes, &mut cleaned);
+        let length = bytes.len();
+        from.consume(length);
+        pass_on(&mut cleaned)?;
+    }
+    stream.finish(&mut cleaned);
+    pass_on(&mut cleaned)?;
+    Ok(read.finalize() != written.finalize())
 }
 
 /// The beginning of the names of artifacts that are still being written.

@@ -11,20 +11,24 @@ use anyhow::Context;
 use api::ErrorCode;
 use api::types::HeartbeatRequest;
 use model::event::{BranchPushed, EventKind, PrCreated, Timestamp, Usage};
-use model::{AttemptId, FailureReason, PathRules, Stage, TargetSpec, Task, VerifiedChange};
+use model::integrity::Weakening;
+use model::secrets::Redactor;
+use model::{AttemptId, FailureReason, PathRules, Refused, Stage, TargetSpec, Task, VerifiedChange};
 use secrecy::SecretString;
 use target::forge::{self, Forge, GitHubAccess};
 use target::pull_request::{AgentNote, Facts, PullRequestText};
 use target::{
     Expected, Git, Mirror, Network, Occupant, PushOutcome, Rejection, Remote, Repository, changes_between,
+    weakenings_of,
 };
 use tokio::sync::watch;
 
+use crate::agent::CriterionNote;
 use crate::candidate::Manifest;
 use crate::fault::Fault;
 use crate::folder::AttemptFolder;
 use crate::job::{Job, StageOutcome};
-use crate::spool::{Recorder, Spool};
+use crate::spool::{Recorder, Spool, Voice};
 use crate::stage::{self, Stop};
 use crate::work::{read_spec, task_of};
 
@@ -41,6 +45,8 @@ pub struct Settings {
     pub control_plane: api::Client,
     /// The way to the forge.
     pub forge: ForgeAccess,
+    /// Knows the secrets of this process.
+    pub redactor: Redactor,
     /// Where this process shall die in a test.
     pub fault: Fault,
     /// The clock.
@@ -105,7 +111,9 @@ impl<'a> Publish<'a> {
         let repository = Repository::init_borrowing(&folder.publishing(), &mirror)
             .context("the repository to publish from")?;
         let spool = Spool::open(&folder.spool(job.assignment.epoch)).context("the spool")?;
-        let recorder = Recorder::new(spool, job.subject(), job.assignment.epoch, settings.clock);
+        let (subject, redactor) = (job.subject(), settings.redactor.clone());
+        let voice = Voice::new(subject, job.assignment.epoch, settings.clock, redactor);
+        let recorder = Recorder::new(spool, voice);
         Ok(Self { settings, folder, job, manifest, spec, task, repository, recorder, cancelled })
     }
 
@@ -123,7 +131,7 @@ impl<'a> Publish<'a> {
     /// Receives the candidate's objects, measures the change from them, and judges it by the documents at the
     /// base commit, as if nobody had done so before.
     fn verify_again(&self) -> Result<VerifiedChange, Stop> {
-        let Manifest { base, candidate, reports, .. } = &self.manifest;
+        let Manifest { base, candidate, reports, with_base_files, .. } = &self.manifest;
         if *base != self.job.assignment.base_commit {
             return Err(self.refused(format!("the candidate is made on {base}")));
         }
@@ -135,13 +143,12 @@ impl<'a> Publish<'a> {
         let provenance = self.job.provenance(&self.task);
         target::candidate::receive(&self.repository, base, candidate, &provenance, &pack, limit)
             .map_err(|error| self.refused(error.to_string()))?;
-        let change = changes_between(&self.repository, base, candidate).context("the candidate's change")?;
+        let change = changes_between(&self.repository, base, candidate, &self.settings.redactor);
+        let change = change.context("the candidate's change")?;
         let rules = PathRules::for_task(&self.spec, &self.task);
-        let permitted = change
-            .permit(&rules, limits)
-            .map_err(|refused| self.refused(format!("it holds {} violations", refused.violations.len())))?;
+        let permitted = change.permit(&rules, limits).map_err(|refused| self.not_permitted(&refused))?;
         permitted
-            .verify(&self.spec.policy, reports.clone())
+            .verify(&self.spec.policy, reports.clone(), with_base_files.clone())
             .map_err(|unproven| self.refused(unproven.problems.join("; ")))
     }
 
@@ -183,7 +190,8 @@ impl<'a> Publish<'a> {
         let git = self.repository.git();
         let forge =
             Forge::of_contract(&self.spec.contract, git, access).map_err(|error| self.unopened(&error))?;
-        let text = self.text(change);
+        let weakenings = weakenings_of(&self.repository, change.change_set()).context("the changed texts")?;
+        let text = self.text(change, &weakenings);
         let branch = &self.job.assignment.branch;
         let opened = forge.open(change, &text, branch).await.map_err(|error| self.unopened(&error))?;
         self.settings.fault.reach("after_pull_request");
@@ -196,20 +204,24 @@ impl<'a> Publish<'a> {
         }))
     }
 
-    fn text(&self, change: &VerifiedChange) -> PullRequestText {
+    fn text(&self, change: &VerifiedChange, weakenings: &[Weakening]) -> PullRequestText {
         let said = &self.manifest.agent;
-        let criteria: Vec<(String, String)> =
-            said.criteria.iter().map(|note| (note.criterion.clone(), note.note.clone())).collect();
+        let redactor = &self.settings.redactor;
+        let summary = redactor.clean(&said.summary);
+        let cleaned = |note: &CriterionNote| (note.criterion.clone(), redactor.clean(&note.note));
+        let criteria: Vec<(String, String)> = said.criteria.iter().map(cleaned).collect();
         PullRequestText::new(&Facts {
             spec: &self.spec,
             task: &self.task,
             attempt: &self.settings.attempt,
             executor: &self.job.executor,
             change,
-            agent: AgentNote { summary: &said.summary, criteria: &criteria },
+            agent: AgentNote { summary: &summary, criteria: &criteria },
             sandbox: &self.job.sandbox,
             model: said.model.as_deref(),
             usage: &self.manifest.usage,
+            weakenings,
+            redactor,
         })
     }
 
@@ -269,6 +281,16 @@ impl<'a> Publish<'a> {
     fn failed(&self, detail: impl Into<String>) -> Stop {
         let usage = self.manifest.usage.clone();
         StageOutcome::failed(Stage::Publish, FailureReason::PublishFailed, detail, usage).into()
+    }
+
+    /// The gate of `work` does not know the secrets of this process. What else it let through is a bug.
+    fn not_permitted(&self, refused: &Refused) -> Stop {
+        let first = refused.violations.first().map(ToString::to_string).unwrap_or_default();
+        if refused.reason() == FailureReason::SecretFound {
+            let usage = self.manifest.usage.clone();
+            return StageOutcome::failed(Stage::Publish, FailureReason::SecretFound, first, usage).into();
+        }
+        self.refused(format!("it holds {} violations: {first}", refused.violations.len()))
     }
 
     /// The candidate is not what `work` said. Somebody changed it, or there is a bug.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use model::Event;
 use model::event::{EventKind, Subject, Timestamp};
+use model::secrets::Redactor;
 use model::{ActorId, Epoch, EventId};
 use rustix::fs::{FlockOperation, flock};
 
@@ -33,13 +34,14 @@ pub struct Recorder {
     voice: Voice,
 }
 
-/// Puts into words what happens to one attempt in one epoch, and writes nothing.
+/// Puts into words what happens to one attempt in one epoch, without any secret, and writes nothing.
 #[derive(Debug, Clone)]
 pub(crate) struct Voice {
     subject: Subject,
     actor: ActorId,
     epoch: Epoch,
     clock: fn() -> jiff::Timestamp,
+    redactor: Redactor,
 }
 
 impl Spool {
@@ -112,15 +114,15 @@ impl Spool {
 const ACKNOWLEDGED: &str = "acknowledged";
 
 impl Recorder {
-    /// Writes events about `subject`, which must be an attempt, in `epoch`.
-    pub fn new(spool: Spool, subject: Subject, epoch: Epoch, clock: fn() -> jiff::Timestamp) -> Self {
-        Self { spool, voice: Voice::new(subject, epoch, clock) }
+    /// Writes what `voice` says.
+    pub(crate) fn new(spool: Spool, voice: Voice) -> Self {
+        Self { spool, voice }
     }
 
     /// Writes that `kind` happened. `step` tells events of one type within the attempt apart: a round, a name.
     /// The same step again is the same event.
     pub fn record(&self, kind: EventKind, step: &str) -> io::Result<()> {
-        self.spool.append(&self.voice.event(kind, step))
+        self.spool.append(&self.voice.event(kind, step)?)
     }
 
     /// What the clock says now.
@@ -130,21 +132,28 @@ impl Recorder {
 }
 
 impl Voice {
-    /// Speaks about `subject`, which must be an attempt, in `epoch`.
-    pub(crate) fn new(subject: Subject, epoch: Epoch, clock: fn() -> jiff::Timestamp) -> Self {
+    /// Speaks about `subject`, which must be an attempt, in `epoch`. `redactor` knows the secrets of this process.
+    pub(crate) fn new(
+        subject: Subject,
+        epoch: Epoch,
+        clock: fn() -> jiff::Timestamp,
+        redactor: Redactor,
+    ) -> Self {
         let actor = ActorId::parse("executor").expect("the word is an actor id");
-        Self { subject, actor, epoch, clock }
+        Self { subject, actor, epoch, clock, redactor }
     }
 
     /// The event that `kind` happened now; the same step again has the same id.
-    pub(crate) fn event(&self, kind: EventKind, step: &str) -> Event {
+    ///
+    /// Fails when a secret stands where it cannot be taken out, such as in an identifier.
+    pub(crate) fn event(&self, kind: EventKind, step: &str) -> io::Result<Event> {
         let epoch = self.epoch.to_string();
         let event_id = EventId::derived([self.attempt(), epoch.as_str(), kind.event_type(), step]);
         self.claim(event_id, Timestamp::new((self.clock)()), kind)
     }
 
     /// What is believed of an event that the work zone of a pod wrote: that it says so, and when.
-    pub(crate) fn said_by_the_work_zone(&self, written: Event) -> Event {
+    pub(crate) fn said_by_the_work_zone(&self, written: Event) -> io::Result<Event> {
         let Event { event_id, timestamp, kind, .. } = written;
         let epoch = self.epoch.to_string();
         // One part more than any event of our own has: no choice of the written id meets one of those.
@@ -152,14 +161,30 @@ impl Voice {
         self.claim(EventId::derived(parts), timestamp, kind)
     }
 
+    /// Bytes that are to leave, without any secret.
+    pub(crate) fn cleaned(&self, bytes: &[u8]) -> Vec<u8> {
+        let (mut stream, mut cleaned) = (self.redactor.stream(), Vec::with_capacity(bytes.len()));
+        stream.push(bytes, &mut cleaned);
+        stream.finish(&mut cleaned);
+        cleaned
+    }
+
     /// The epoch in which it speaks.
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    fn claim(&self, event_id: EventId, timestamp: Timestamp, kind: EventKind) -> Event {
+    fn claim(&self, event_id: EventId, timestamp: Timestamp, kind: EventKind) -> io::Result<Event> {
         let (actor_id, subject) = (self.actor.clone(), self.subject.clone());
-        Event { event_id, timestamp, actor_id, subject, kind }
+        self.without_secrets(Event { event_id, timestamp, actor_id, subject, kind })
+    }
+
+    /// The event as it may leave this process.
+    pub(crate) fn without_secrets(&self, event: Event) -> io::Result<Event> {
+        let said = serde_json::to_value(&event)?;
+        let mut cleaned = said.clone();
+        self.redactor.clean_value(&mut cleaned["payload"]);
+        if cleaned == said { Ok(event) } else { Ok(serde_json::from_value(cleaned)?) }
     }
 
     fn attempt(&self) -> &str {
@@ -180,7 +205,8 @@ mod tests {
             &TaskId::parse("task-001").unwrap(),
             &AttemptId::parse("attempt-1").unwrap(),
         );
-        Recorder::new(Spool::open(folder).unwrap(), subject, Epoch::FIRST, clock)
+        let voice = Voice::new(subject, Epoch::FIRST, clock, Redactor::new(["control-plane-token"]));
+        Recorder::new(Spool::open(folder).unwrap(), voice)
     }
 
     fn earlier() -> jiff::Timestamp {
@@ -228,6 +254,14 @@ mod tests {
         assert_eq!(spool.unsent().unwrap(), []);
         again.record(cancelled("another step"), "2").unwrap();
         assert_eq!(reasons(&spool.unsent().unwrap()), ["\"another step\""]);
+    }
+
+    #[test]
+    fn no_secret_is_in_an_event() {
+        let folder = tempfile::tempdir().unwrap();
+        recorder(folder.path(), earlier).record(cancelled("said control-plane-token aloud"), "1").unwrap();
+        let spool = Spool::open(folder.path()).unwrap();
+        assert_eq!(reasons(&spool.unsent().unwrap()), ["\"said [redacted] aloud\""]);
     }
 
     #[test]

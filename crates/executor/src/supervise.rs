@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use api::Client;
 use model::event::Usage;
+use model::secrets::Redactor;
 use model::{AttemptId, FailureReason, Stage};
 use secrecy::SecretString;
 
@@ -49,6 +50,8 @@ pub struct Settings {
     pub forge: ForgeAccess,
     /// The executor for people: a host and process, or a Job.
     pub executor: String,
+    /// Knows the secrets of this process.
+    pub redactor: Redactor,
     /// What to log, as in `LEVIATHAN_LOG`; the stages log the same.
     pub log_filter: Option<String>,
     /// Where this process or a stage shall die in a test.

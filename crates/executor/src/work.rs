@@ -18,6 +18,7 @@ use anyhow::Context;
 use api::types::Assignment;
 use model::documents::{AgentChoice, Document, Sandbox};
 use model::event::{EventKind, Usage};
+use model::secrets::Redactor;
 use model::{FailureReason, PathRules, Stage, TargetSpec, Task};
 use secrecy::SecretString;
 use target::{Git, Mirror, PrepareError, Repository, SnapshotError, spec};
@@ -32,7 +33,7 @@ use crate::contain::Containment;
 use crate::fault::Fault;
 use crate::folder::{AttemptFolder, PAUSED_YES};
 use crate::job::{Job, StageOutcome};
-use crate::spool::{Recorder, Spool};
+use crate::spool::{Recorder, Spool, Voice};
 use crate::stage::{self, Stop};
 use crate::toolbox::Bounds;
 use agent_tree::{AgentTree, Reading};
@@ -48,6 +49,8 @@ pub struct Settings {
     pub environment: BTreeMap<String, String>,
     /// The way to the Claude API.
     pub claude: ClaudeAccess,
+    /// Knows the secrets of this process.
+    pub redactor: Redactor,
     /// Where this process shall die in a test.
     pub fault: Fault,
     /// The clock.
@@ -121,12 +124,21 @@ impl<'a> Work<'a> {
         let repository =
             Repository::init_borrowing(&folder.repository(), &mirror).context("the attempt's repository")?;
         let containment = Containment::new(&settings.program, settings.environment.clone());
-        let checks = Checks::new(containment.clone(), repository.clone(), folder.checks(), &spec.policy);
+        let checks = Checks::new(
+            containment.clone(),
+            repository.clone(),
+            folder.checks(),
+            &spec.policy,
+            settings.redactor.clone(),
+        );
         let spool = Spool::open(&folder.spool(job.assignment.epoch)).context("the spool")?;
         Ok(Self {
             settings,
             rules: PathRules::for_task(&spec, &task),
-            recorder: Recorder::new(spool, job.subject(), job.assignment.epoch, settings.clock),
+            recorder: Recorder::new(
+                spool,
+                Voice::new(job.subject(), job.assignment.epoch, settings.clock, settings.redactor.clone()),
+            ),
             bounds: Bounds::new(deadline, cancelled),
             usage: Usage::default(),
             tree: AgentTree::new(folder.tree()),
@@ -162,10 +174,6 @@ impl<'a> Work<'a> {
                 open.join(", ")
             );
             return Err(self.failed(Stage::Prepare, FailureReason::SandboxUnavailable, detail));
-        }
-        if policy.strict_checks {
-            let detail = "the policy demands `strict_checks: true`, which this version cannot hold; set it to false if that is acceptable";
-            return Err(self.failed(Stage::Prepare, FailureReason::ConfigInvalid, detail));
         }
         Ok(())
     }
@@ -258,6 +266,7 @@ impl<'a> Work<'a> {
             repository: self.repository.clone(),
             base: self.job.assignment.base_commit.clone(),
             provenance: self.job.provenance(&self.task),
+            redactor: self.settings.redactor.clone(),
         }
     }
 
@@ -271,7 +280,8 @@ impl<'a> Work<'a> {
     }
 
     fn keep_artifact(&self, kind: &str, name: &str, content: &std::path::Path) -> Result<(), Stop> {
-        let kept = crate::job::keep_artifact(&self.folder, kind, name, content);
+        let redactor = &self.settings.redactor;
+        let kept = crate::job::keep_artifact(&self.folder, redactor, kind, name, content);
         Ok(kept.with_context(|| format!("{}", content.display()))?)
     }
 

@@ -10,11 +10,15 @@ use leviathan_executor::contain::Containment;
 use leviathan_executor::toolbox::Bounds;
 use model::change::CheckOutcome;
 use model::documents::{Invariant, Setup};
+use model::secrets::Redactor;
 use model::{CommitId, Digest};
 use target::{Git, Repository};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+/// Known to the process that runs the checks.
+const SECRET: &str = "known-to-the-executor";
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -40,6 +44,7 @@ impl Bench {
             repository: Repository::open(&Git::find().unwrap(), origin.dir()).unwrap(),
             folder: folder.path().to_owned(),
             setup: setup.iter().map(|run| Setup { run: (*run).to_owned(), timeout: LONG }).collect(),
+            redactor: Redactor::new([SECRET]),
             invariants: checks.iter().enumerate().map(|(n, check)| invariant(n, check, LONG)).collect(),
         };
         Self { folder, checks, commit, _origin: origin }
@@ -141,6 +146,14 @@ async fn the_log_is_kept_whole_under_its_digest() {
     assert_eq!(std::fs::read_to_string(&checked.log).unwrap(), "one\ntwo\n");
     assert_eq!(checked.report.log, Digest::of(b"one\ntwo\n"));
     assert_eq!((checked.report.log_bytes, &checked.report.commit), (8, &bench.commit));
+}
+
+#[tokio::test]
+async fn a_log_is_without_secrets_and_known_by_what_is_left() {
+    let bench = Bench::new(&[], &["printf 'a known-to-the%s b' -executor"]);
+    let checked = bench.run().await;
+    assert_eq!(std::fs::read_to_string(&checked[0].log).unwrap(), "a [redacted] b");
+    assert_eq!(checked[0].report.log, Digest::of(b"a [redacted] b"));
 }
 
 #[tokio::test]

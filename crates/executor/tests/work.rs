@@ -11,6 +11,7 @@ use leviathan_executor::candidate::Manifest;
 use leviathan_executor::folder::AttemptFolder;
 use leviathan_executor::job::{Job, StageOutcome};
 use leviathan_executor::spool::Spool;
+use model::CheckOutcome;
 use model::event::{ChangePermitted, EventKind, SandboxReported, Timestamp};
 use model::{
     AttemptId, AttemptState, BranchName, CommitId, Digest, Epoch, FailureReason, TargetId, Task, TaskId,
@@ -25,14 +26,14 @@ const BACKLOG: &str = "tasks:
   - task_id: task-001
     title: Update dependencies
     scope: dependencies
-    allowed_paths: [requirements.txt, notes/**]
+    allowed_paths: [requirements.txt, notes/**, notes/Makefile]
     acceptance_criteria: [Tests pass]
     status: pending
 ";
 
 const POLICY: &str = "scopes:
   dependencies:
-    allowed_paths: [requirements.txt, notes/**]
+    allowed_paths: [requirements.txt, notes/**, notes/Makefile]
     forbidden_patterns: ['src/**']
 ";
 
@@ -241,7 +242,7 @@ fn what_publish_receives_is_what_work_made() {
     let provenance = Job::read(&bench.folder).unwrap().provenance(&bench.task);
     let pack = bench.folder.candidate().join(target::candidate::PACK_FILE);
     target::candidate::receive(&received, &bench.base, &candidate, &provenance, &pack, 1 << 20).unwrap();
-    let change = target::changes_between(&received, &bench.base, &candidate).unwrap();
+    let change = target::changes_between(&received, &bench.base, &candidate, &Default::default()).unwrap();
     assert_eq!(change.changes().iter().map(|it| it.path.as_str()).collect::<Vec<_>>(), ["requirements.txt"]);
 }
 
@@ -415,18 +416,40 @@ fn how_an_agent_gave_up_is_said_in_one_line() {
 
 #[test]
 fn a_policy_that_demands_more_than_can_be_held_lets_no_agent_run() {
-    let rows = [
-        ("sandbox: strict\n", FailureReason::SandboxUnavailable, "sandbox: strict"),
-        ("strict_checks: true\n", FailureReason::ConfigInvalid, "strict_checks: true"),
-    ];
-    for (policy, expected, named) in rows {
-        let bench = Bench::new("echo flask==2.0 > requirements.txt", policy);
-        let (reason, detail) = bench.failure();
-        assert_eq!(reason, expected, "{detail}");
-        assert!(detail.contains(named), "{detail}");
-        let worked = |event: &EventKind| matches!(event, EventKind::AgentFinished(_));
-        assert!(!bench.events().iter().any(worked), "the agent ran under {policy}");
-    }
+    let bench = Bench::new("echo flask==2.0 > requirements.txt", "sandbox: strict\n");
+    let (reason, detail) = bench.failure();
+    assert_eq!(reason, FailureReason::SandboxUnavailable, "{detail}");
+    assert!(detail.contains("sandbox: strict"), "{detail}");
+    let worked = |event: &EventKind| matches!(event, EventKind::AgentFinished(_));
+    assert!(!bench.events().iter().any(worked), "the agent ran");
+}
+
+#[test]
+fn checks_that_need_the_changes_own_configuration_are_shown_or_block() {
+    let agent = "mkdir notes; touch notes/wrong notes/Makefile";
+    let invariants = "invariants:\n  - {name: tests, check: 'test ! -e notes/wrong -o -e notes/Makefile'}\n";
+    let bench = Bench::new(agent, invariants);
+    assert!(matches!(bench.work(), StageOutcome::Verified { .. }));
+    let manifest = Manifest::read(&bench.folder.candidate()).unwrap().unwrap();
+    assert!(manifest.reports[0].outcome.is_pass());
+    assert_eq!(manifest.with_base_files[0].outcome, CheckOutcome::Failed { exit_code: 1 });
+    assert_ne!(manifest.with_base_files[0].commit, manifest.candidate);
+
+    let strict = Bench::new(agent, &format!("{invariants}strict_checks: true\n"));
+    let (reason, detail) = strict.failure();
+    assert_eq!(reason, FailureReason::InvariantFailed);
+    assert!(detail.contains("tests, with the check configuration of the base"), "{detail}");
+}
+
+#[test]
+fn a_secret_ends_the_attempt_and_is_in_no_event() {
+    let secret = ["ghp_", "a8Kd03mVq2Zx7Rt5Yb1Nc6Wf4Hg9Jp0LsEu3"].concat();
+    let bench = Bench::new(&format!("echo told {secret}; echo {secret} > requirements.txt"), "");
+    let (reason, detail) = bench.failure();
+    assert_eq!(reason, FailureReason::SecretFound, "{detail}");
+    let expected = "`requirements.txt`: line 1 holds what looks like a secret (github-token)";
+    assert_eq!(detail, expected);
+    assert!(!format!("{:?}", bench.events()).contains(&secret));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! the goal. What is measured, and how, is in `docs/performance.md`.
 
 mod attempt;
+mod gate;
 mod journal;
 mod large_repository;
 mod launch;
@@ -27,6 +28,8 @@ enum Subject {
     Attempt(attempt::Arguments),
     /// Attempts launched as Jobs, until so many are live at once
     Launch(launch::Arguments),
+    /// What judging an agent's work costs: the gate with its search for secrets on a large tree
+    Gate(gate::Arguments),
     /// Events recorded under load and one by one, against plain writes and syncs
     Journal(journal::Arguments),
     /// A start on a long log, and what questions and appends cost on it
@@ -38,6 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     match &arguments.subject {
         Subject::Attempt(arguments) => attempt::run(arguments),
         Subject::Launch(arguments) => launch::run(arguments),
+        Subject::Gate(arguments) => gate::run(arguments),
         Subject::Journal(arguments) => journal::run(arguments),
         Subject::Replay(arguments) => replay::run(arguments),
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use control_plane::{Backend, Config, Database};
-use secrecy::SecretString;
+use model::secrets::Redactor;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::data::DataFolder;
 use crate::{Answer, logging};
@@ -55,12 +56,23 @@ enum BackendName {
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
     let config = config(arguments)?;
-    logging::start();
+    logging::start(&redactor(&config));
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     runtime.block_on(control_plane::serve(config, |address| {
         anstream::println!("Listening on http://{address}");
     }))?;
     Ok(Answer::Yes)
+}
+
+/// Knows every secret that this process holds.
+fn redactor(config: &Config) -> Redactor {
+    let database = match &config.backend {
+        Backend::Postgres(database) => Some(database),
+        Backend::Ndjson | Backend::Memory => None,
+    };
+    let urls = database.into_iter().flat_map(|it| [Some(&it.url), it.owner_url.as_ref()]).flatten();
+    let held = [&config.token].into_iter().chain(&config.log_key).chain(urls);
+    Redactor::new(held.map(|secret| secret.expose_secret()))
 }
 
 fn config(arguments: Arguments) -> anyhow::Result<Config> {

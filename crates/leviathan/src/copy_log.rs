@@ -6,7 +6,8 @@ use std::str::FromStr;
 use anyhow::Context;
 use clap::Args;
 use control_plane::{Backend, Config, Database};
-use secrecy::SecretString;
+use model::secrets::Redactor;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::{Answer, logging};
 
@@ -49,8 +50,9 @@ impl FromStr for Place {
 
 /// Copies the log, and says what is left to do.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
-    logging::start();
     let Arguments { from, into, postgres_url, postgres_owner_url } = arguments;
+    let held = postgres_url.iter().chain(&postgres_owner_url);
+    logging::start(&Redactor::new(held.map(|secret| secret.expose_secret())));
     anyhow::ensure!(from != into, "FROM and INTO are the same place: nothing was copied");
     if let Place::Folder(folder) = &from {
         anyhow::ensure!(

@@ -15,7 +15,8 @@ use executor::publish::ForgeAccess;
 use executor::work::ClaudeAccess;
 use executor::{pod, publish, supervise, work};
 use model::AttemptId;
-use secrecy::SecretString;
+use model::secrets::Redactor;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::data::DataFolder;
 use crate::logging;
@@ -120,7 +121,8 @@ struct Forge {
 /// Runs the attempt or the stage. Exit code 0: the pull request is there, or waits for the forge; 1: the attempt
 /// failed; 2: it could not be carried out; 42: it is no longer this executor's.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
-    logging::start();
+    let redactor = arguments.redactor();
+    logging::start(&redactor);
     let ran = tokio::runtime::Runtime::new().context("cannot start the async runtime").and_then(|runtime| {
         match &arguments.pod_dir {
             Some(volumes) => {
@@ -131,7 +133,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         }
     });
     ran.unwrap_or_else(|error| {
-        anstream::eprintln!("leviathan: {}", crate::explained(&error));
+        anstream::eprintln!("leviathan: {}", redactor.clean(&crate::explained(&error)));
         ExitCode::from(2)
     })
 }
@@ -151,7 +153,7 @@ async fn run_on_machine(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 async fn run_in_pod(arguments: Arguments, volumes: &Path) -> anyhow::Result<ExitCode> {
     let places = |part| AttemptFolder::in_pod(volumes, part);
-    let termination_log = arguments.termination_log.clone();
+    let (termination_log, redactor) = (arguments.termination_log.clone(), arguments.redactor());
     let ended = match arguments.stage {
         Some(Stage::Prepare) => pod::prepare::main(supervision(arguments, places(PodPart::Prepare))?).await,
         Some(Stage::Courier) => pod::courier::main(courier(arguments, places(PodPart::Courier))?).await,
@@ -162,7 +164,7 @@ async fn run_in_pod(arguments: Arguments, volumes: &Path) -> anyhow::Result<Exit
         }
         None => bail!("in a pod (LEVIATHAN_POD_DIR is set) each container names its stage with --stage"),
     };
-    say_why(termination_log, &ended.why);
+    say_why(termination_log, &redactor.clean(&ended.why));
     Ok(ExitCode::from(ended.code))
 }
 
@@ -177,8 +179,10 @@ fn say_why(file: Option<PathBuf>, why: &str) {
 }
 
 fn supervision(arguments: Arguments, folder: AttemptFolder) -> anyhow::Result<supervise::Settings> {
+    let redactor = arguments.redactor();
     let (control_plane_url, control_plane_token) = arguments.control_plane.required()?;
     Ok(supervise::Settings {
+        redactor,
         folder,
         attempt: arguments.attempt,
         control_plane_url,
@@ -195,8 +199,10 @@ fn supervision(arguments: Arguments, folder: AttemptFolder) -> anyhow::Result<su
 }
 
 fn courier(arguments: Arguments, folder: AttemptFolder) -> anyhow::Result<pod::courier::Settings> {
+    let redactor = arguments.redactor();
     let (url, token) = arguments.control_plane.required()?;
     Ok(pod::courier::Settings {
+        redactor,
         attempt: arguments.attempt,
         folder,
         control_plane: api::Client::new(&url, token)?,
@@ -207,8 +213,10 @@ fn courier(arguments: Arguments, folder: AttemptFolder) -> anyhow::Result<pod::c
 }
 
 fn work(arguments: Arguments, folder: AttemptFolder) -> anyhow::Result<work::Settings> {
+    let redactor = arguments.redactor();
     let path = arguments.command_path.map(|path| ("PATH".to_owned(), path));
     Ok(work::Settings {
+        redactor,
         folder,
         program: our_own_program()?,
         environment: path.into_iter().collect::<BTreeMap<_, _>>(),
@@ -219,8 +227,10 @@ fn work(arguments: Arguments, folder: AttemptFolder) -> anyhow::Result<work::Set
 }
 
 fn publishing(arguments: Arguments, folder: AttemptFolder) -> anyhow::Result<publish::Settings> {
+    let redactor = arguments.redactor();
     let (url, token) = arguments.control_plane.required()?;
     Ok(publish::Settings {
+        redactor,
         folder,
         attempt: arguments.attempt,
         control_plane: api::Client::new(&url, token)?,
@@ -228,6 +238,14 @@ fn publishing(arguments: Arguments, folder: AttemptFolder) -> anyhow::Result<pub
         fault: Fault::at(arguments.fault),
         clock: jiff::Timestamp::now,
     })
+}
+
+impl Arguments {
+    /// Knows every secret that this process was given.
+    fn redactor(&self) -> Redactor {
+        let given = [&self.control_plane.token, &self.claude.anthropic_api_key, &self.forge.github_token];
+        Redactor::new(given.into_iter().flatten().map(ExposeSecret::expose_secret))
+    }
 }
 
 impl ControlPlane {

@@ -8,11 +8,12 @@ use anyhow::{Context, bail};
 use api::Client;
 use clap::Args;
 use jiff::SignedDuration;
+use model::secrets::Redactor;
 use model::{ActorId, AgentChoice, Digest, MicroDollars};
 use scheduler::launch::{PASSED_ON, Worktree};
 use scheduler::plan::Agent;
 use scheduler::{Config, Fault, Launcher, Report, RepositoryAccess};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use target::forge::GitHubAccess;
 use target::{Git, Network};
 use tokio::sync::watch;
@@ -96,11 +97,18 @@ pub(crate) struct Settings {
     fault: Option<String>,
 }
 
+impl Settings {
+    /// The token for the forge, if it was given.
+    pub(crate) fn github_token(&self) -> Option<&SecretString> {
+        self.github_token.as_ref()
+    }
+}
+
 /// Runs until SIGTERM or SIGINT, or for one pass.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
     let data = arguments.data.path()?;
     let client = arguments.control_plane.client(&data)?;
-    logging::start();
+    logging::start(&Redactor::new(arguments.settings.github_token().map(ExposeSecret::expose_secret)));
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     runtime.block_on(async {
         let config = arguments.settings.config(client, data)?;

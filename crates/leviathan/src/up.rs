@@ -8,7 +8,8 @@ use std::path::Path;
 
 use anyhow::Context;
 use clap::Args;
-use secrecy::SecretString;
+use model::secrets::Redactor;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::data::DataFolder;
 use crate::installation::Installation;
@@ -41,7 +42,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
         Some(token) => (token, false),
         None => (kept_token(&data)?, true),
     };
-    logging::start();
+    let secrets = [Some(&token), arguments.log_key.as_ref(), arguments.settings.github_token()];
+    logging::start(&Redactor::new(secrets.into_iter().flatten().map(ExposeSecret::expose_secret)));
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     runtime.block_on(async {
         let config = control_plane::Config {

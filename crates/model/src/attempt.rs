@@ -104,6 +104,8 @@ pub enum FailureReason {
     ProtectedPath,
     /// More files, a larger patch or a larger file than the policy's limits.
     ChangeTooLarge,
+    /// An added line holds a secret, or what looks like one.
+    SecretFound,
     /// An invariant failed at the candidate, and the rounds are used up.
     InvariantFailed,
     /// An invariant fails before anything was changed.
@@ -161,6 +163,7 @@ impl FailureReason {
             | Self::ScopeViolation
             | Self::ProtectedPath
             | Self::ChangeTooLarge
+            | Self::SecretFound
             | Self::InvariantFailed
             | Self::BudgetExceeded
             | Self::TimedOut
@@ -185,6 +188,7 @@ impl FailureReason {
             Self::ScopeViolation => "scope_violation",
             Self::ProtectedPath => "protected_path",
             Self::ChangeTooLarge => "change_too_large",
+            Self::SecretFound => "secret_found",
             Self::InvariantFailed => "invariant_failed",
             Self::InvariantFailedOnBase => "invariant_failed_on_base",
             Self::BudgetExceeded => "budget_exceeded",
@@ -214,6 +218,9 @@ impl FailureReason {
                 "name the file literally in the task and the scope if it may be changed; what Leviathan never changes, such as links out of the tree and `.git`, the agent must leave alone"
             }
             Self::ChangeTooLarge => "split the task, or raise the limits in policy.yaml",
+            Self::SecretFound => {
+                "look at the named lines; if they hold no real secret, name the file in allow_secrets of policy.yaml; if they do, replace that secret at its issuer"
+            }
             Self::InvariantFailed => {
                 "read the log of the failed check, then make the task clearer or fix the check"
             }

@@ -84,6 +84,22 @@ pub struct Change {
     pub added_lines: u64,
     /// How many lines were removed; 0 when binary.
     pub removed_lines: u64,
+    /// Whether the new content is a pointer of Git LFS.
+    pub is_lfs_pointer: bool,
+    /// The secrets in the new content that the old content of the same path does not hold.
+    pub secrets: Vec<SecretFound>,
+}
+
+/// Where a secret was found. It holds nothing of the secret.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretFound {
+    /// The line in the new content, from 1; 0 when the name of the file holds it.
+    pub line: u64,
+    /// The rule of [`crate::secrets`] that found it.
+    pub rule: String,
+    /// Whether it is a secret that Leviathan itself holds, in whatever spelling. No policy allows one.
+    pub is_ours: bool,
 }
 
 impl Change {
@@ -217,8 +233,12 @@ impl Refused {
     /// The failure that the attempt ends with: the gravest of the violations.
     pub fn reason(&self) -> FailureReason {
         let reasons: Vec<FailureReason> = self.violations.iter().map(|v| v.kind.reason()).collect();
-        let by_gravity =
-            [FailureReason::ProtectedPath, FailureReason::ScopeViolation, FailureReason::ChangeTooLarge];
+        let by_gravity = [
+            FailureReason::SecretFound,
+            FailureReason::ProtectedPath,
+            FailureReason::ScopeViolation,
+            FailureReason::ChangeTooLarge,
+        ];
         by_gravity
             .into_iter()
             .find(|reason| reasons.contains(reason))
@@ -253,16 +273,31 @@ impl PermittedChange {
         changes.filter_map(|change| Some((change, protection(&change.path)?)))
     }
 
+    /// The changed files that steer the checks. Where there are any, the checks must also run with these files as
+    /// the base has them: a change must not be judged by its own measure alone.
+    pub fn check_files(&self) -> Vec<RepoPath> {
+        let steers_checks = |(change, protection): (&Change, Protection)| {
+            (protection == Protection::Checks).then(|| change.path.clone())
+        };
+        self.steering().filter_map(steers_checks).collect()
+    }
+
     /// Takes the reports of the invariants as proof. There must be exactly one passing report for every
     /// invariant of `policy`, with the same check, at exactly the candidate commit, and no other report.
+    ///
+    /// `with_base_files` are the reports of the same checks where [`Self::check_files`] are as the base has them,
+    /// one for every invariant; none when no such file is changed. With `strict_checks` they must pass as well.
     pub fn verify(
         self,
         policy: &Policy,
         reports: Vec<InvariantReport>,
+        with_base_files: Vec<InvariantReport>,
     ) -> Result<VerifiedChange, Unverified> {
-        let problems = unproven(policy, &reports, self.change_set.candidate());
+        let mut problems = unproven(policy, &reports, self.change_set.candidate());
+        let needs_second_look = !self.check_files().is_empty();
+        problems.extend(unproven_with_base_files(policy, &with_base_files, needs_second_look));
         if problems.is_empty() {
-            Ok(VerifiedChange { permitted: self, reports })
+            Ok(VerifiedChange { permitted: self, reports, with_base_files })
         } else {
             Err(Unverified { reports, problems })
         }
@@ -276,6 +311,7 @@ impl PermittedChange {
 pub struct VerifiedChange {
     permitted: PermittedChange,
     reports: Vec<InvariantReport>,
+    with_base_files: Vec<InvariantReport>,
 }
 
 impl VerifiedChange {
@@ -302,6 +338,12 @@ impl VerifiedChange {
     /// The passing reports, one for each invariant.
     pub fn reports(&self) -> &[InvariantReport] {
         &self.reports
+    }
+
+    /// What the same checks showed with the files that steer them as the base has them, passing or not; none when
+    /// no such file is changed.
+    pub fn with_base_files(&self) -> &[InvariantReport] {
+        &self.with_base_files
     }
 }
 
@@ -463,6 +505,32 @@ fn unproven(policy: &Policy, reports: &[InvariantReport], candidate: &CommitId) 
     });
     let unfit = reports.iter().filter_map(|report| unfit(policy, report, candidate));
     missing.chain(unfit).collect()
+}
+
+/// What is missing in the reports of the checks with the base's own files.
+fn unproven_with_base_files(policy: &Policy, reports: &[InvariantReport], are_needed: bool) -> Vec<String> {
+    if !are_needed {
+        return reports
+            .iter()
+            .map(|report| format!("nobody asked for the second report `{}`", report.name))
+            .collect();
+    }
+    let missing = policy.invariants.iter().filter_map(|invariant| {
+        let mut found =
+            reports.iter().filter(|one| one.name == invariant.name && one.check == invariant.check);
+        match (found.next(), found.next()) {
+            (Some(report), None) if policy.strict_checks && !report.outcome.is_pass() => Some(format!(
+                "with the base's check configuration the invariant `{}` {}",
+                report.name, report.outcome
+            )),
+            (Some(_), None) => None,
+            (None, _) | (Some(_), Some(_)) => Some(format!(
+                "the invariant `{}` has not exactly one report with the base's check configuration",
+                invariant.name
+            )),
+        }
+    });
+    missing.collect()
 }
 
 fn unfit(policy: &Policy, report: &InvariantReport, candidate: &CommitId) -> Option<String> {

@@ -195,6 +195,18 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
     pub protected: Vec<PathRule>,
+    /// Paths at which a change may hold binary content, which no reviewer can read; none by default.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub allow_binary: Vec<PathRule>,
+    /// Paths at which a change may hold a pointer of Git LFS, whose content nobody here sees; none by default.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub allow_lfs: Vec<PathRule>,
+    /// Files, each named literally, to which a change may add what looks like a secret; none by default.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub allow_secrets: Vec<PathRule>,
     /// Paths with the verdict that must hold; checked when the policy is read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
@@ -377,6 +389,9 @@ impl Default for Policy {
             setup: Vec::new(),
             network: Network::default(),
             protected: Vec::new(),
+            allow_binary: Vec::new(),
+            allow_lfs: Vec::new(),
+            allow_secrets: Vec::new(),
             examples: Vec::new(),
             baseline: true,
             strict_checks: false,

@@ -15,15 +15,17 @@ pub mod documents;
 pub mod event;
 pub mod graph;
 mod id;
+pub mod integrity;
 mod path;
 pub mod pattern;
 pub mod rules;
+pub mod secrets;
 pub mod select;
 
 pub use attempt::{AttemptState, FailureClass, FailureReason, Stage};
 pub use change::{
     Change, ChangeSet, CheckOutcome, Entry, InvariantReport, Irregularity, IrregularityKind, Mode,
-    PermittedChange, Refused, Unverified, VerifiedChange,
+    PermittedChange, Refused, SecretFound, Unverified, VerifiedChange,
 };
 pub use documents::{
     AgentChoice, Backlog, Contract, Document, DocumentDigests, Documents, EditRefused, Example, Invariant,
@@ -36,6 +38,6 @@ pub use id::{
     ActorId, AttemptId, BranchName, CommitId, Digest, Epoch, EventId, IdError, ObjectId, Seq, TargetId,
     TaskId,
 };
-pub use path::{RepoPath, RepoPathError, collision_key};
+pub use path::{RepoPath, RepoPathError, collision_key, is_hidden};
 pub use pattern::{PathPattern, PatternError};
 pub use rules::{PathRules, Protection, RuleRef, Verdict, Violation, ViolationKind};

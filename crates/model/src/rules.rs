@@ -10,7 +10,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Change, Irregularity, IrregularityKind, Mode};
+use crate::change::{Change, Irregularity, IrregularityKind, Mode, SecretFound};
 use crate::documents::{PathRule, Policy, Scope, TargetSpec, Task};
 use crate::pattern::Spelled;
 use crate::{FailureReason, RepoPath};
@@ -27,6 +27,16 @@ pub struct PathRules {
     forbidden: Vec<PathRule>,
     /// What policies protect beside the built-in list.
     protected: Vec<PathRule>,
+    /// Every one of these must allow a content that is out of the ordinary.
+    contents: Vec<ContentRules>,
+}
+
+/// What one policy allows files to hold.
+#[derive(Debug, Clone)]
+struct ContentRules {
+    binary: Vec<PathRule>,
+    lfs: Vec<PathRule>,
+    secrets: Vec<PathRule>,
 }
 
 /// One list of allowed paths.
@@ -55,7 +65,9 @@ impl PathRules {
     pub(crate) fn between(task: &Task, policy: &Policy, operator: Option<&Policy>) -> Self {
         let by_task =
             Layer { author: Author::Task(task.task_id.to_string()), allowed: task.allowed_paths.clone() };
-        let mut rules = Self { layers: vec![by_task], forbidden: Vec::new(), protected: Vec::new() };
+        let contents = [Some(policy), operator].into_iter().flatten().map(ContentRules::of).collect();
+        let mut rules =
+            Self { layers: vec![by_task], forbidden: Vec::new(), protected: Vec::new(), contents };
         rules.add_scope(Author::Scope(task.scope.clone()), policy.scopes.get(&task.scope));
         rules.protected.extend(policy.protected.iter().cloned());
         if let Some(operator) = operator
@@ -68,8 +80,12 @@ impl PathRules {
 
     /// The rules for a task that asks for everything its scope allows.
     pub(crate) fn for_scope(policy: &Policy, name: &str) -> Self {
-        let mut rules =
-            Self { layers: Vec::new(), forbidden: Vec::new(), protected: policy.protected.clone() };
+        let mut rules = Self {
+            layers: Vec::new(),
+            forbidden: Vec::new(),
+            protected: policy.protected.clone(),
+            contents: vec![ContentRules::of(policy)],
+        };
         rules.add_scope(Author::Scope(name.to_owned()), policy.scopes.get(name));
         rules
     }
@@ -85,12 +101,42 @@ impl PathRules {
         }
     }
 
-    /// Judges one change: its path, and what kind of change it is.
+    /// Judges one change: what kind of change it is, its path, and what the file holds.
     pub fn judge(&self, change: &Change) -> Verdict {
-        match kind_denial(change) {
+        let verdict = match kind_denial(change) {
             Some(violation) => Verdict::Denied(violation),
             None => self.judge_path(&change.path),
+        };
+        match (verdict.violation(), self.content_denial(change)) {
+            (None, Some(violation)) => Verdict::Denied(violation),
+            (Some(_), _) | (None, None) => verdict,
         }
+    }
+
+    fn content_denial(&self, change: &Change) -> Option<Violation> {
+        change.after.as_ref()?;
+        let spelled = Spelled::of(&change.path);
+        let allow = |list: fn(&ContentRules) -> &[PathRule]| {
+            self.contents.iter().all(|rules| list(rules).iter().any(|r| r.pattern.matches_spelled(&spelled)))
+        };
+        let denied = |kind, message: String| Some(Violation::of_path(&change.path, kind, None, message));
+        let secrets: Vec<&SecretFound> = match allow(|rules| &rules.secrets) {
+            true => change.secrets.iter().filter(|secret| secret.is_ours).collect(),
+            false => change.secrets.iter().collect(),
+        };
+        if !secrets.is_empty() {
+            return denied(ViolationKind::SecretFound, described(&secrets));
+        }
+        if change.is_lfs_pointer && !allow(|rules| &rules.lfs) {
+            let message =
+                "it is a pointer of Git LFS, whose content nobody sees here; allow_lfs does not name it";
+            return denied(ViolationKind::LfsPointer, message.to_owned());
+        }
+        if change.is_binary && !allow(|rules| &rules.binary) {
+            let message = "its content is binary, which no reviewer can read; allow_binary does not name it";
+            return denied(ViolationKind::Binary, message.to_owned());
+        }
+        None
     }
 
     fn add_scope(&mut self, author: Author, scope: Option<&Scope>) {
@@ -164,6 +210,16 @@ impl Layer {
     }
 }
 
+impl ContentRules {
+    fn of(policy: &Policy) -> Self {
+        Self {
+            binary: policy.allow_binary.clone(),
+            lfs: policy.allow_lfs.clone(),
+            secrets: policy.allow_secrets.clone(),
+        }
+    }
+}
+
 impl Author {
     fn denial_kind(&self) -> ViolationKind {
         match self {
@@ -189,6 +245,28 @@ fn untouchable(path: &RepoPath, spelled: &Spelled) -> Option<Violation> {
     let message = "Leviathan never changes this path, whatever allows it".to_owned();
     let rule = RuleRef::built_in("never", pattern);
     Some(Violation::of_path(path, ViolationKind::Untouchable, Some(rule), message))
+}
+
+/// The places and rules of some secrets, and nothing of the secrets themselves.
+fn described(secrets: &[&SecretFound]) -> String {
+    const MOST: usize = 5;
+    let shown: Vec<String> = secrets
+        .iter()
+        .take(MOST)
+        .map(|secret| {
+            let place =
+                if secret.line == 0 { "its name".to_owned() } else { format!("line {}", secret.line) };
+            match secret.is_ours {
+                true => format!("{place} holds a secret of Leviathan's own"),
+                false => format!("{place} holds what looks like a secret ({})", secret.rule),
+            }
+        })
+        .collect();
+    let more = match secrets.len().saturating_sub(MOST) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    format!("{}{more}", shown.join(", "))
 }
 
 /// What is refused because of the kind of change, wherever it is.
@@ -372,6 +450,12 @@ pub enum ViolationKind {
     PatchTooLarge,
     /// A larger file than the policy's limit.
     FileTooLarge,
+    /// Binary content where the policy does not allow it.
+    Binary,
+    /// A pointer of Git LFS where the policy does not allow it.
+    LfsPointer,
+    /// An added line holds a secret, or what looks like one.
+    SecretFound,
 }
 
 impl ViolationKind {
@@ -390,7 +474,10 @@ impl ViolationKind {
             | Self::ModeChange
             | Self::Name
             | Self::SpecialFile
-            | Self::Collision => FailureReason::ScopeViolation,
+            | Self::Collision
+            | Self::Binary
+            | Self::LfsPointer => FailureReason::ScopeViolation,
+            Self::SecretFound => FailureReason::SecretFound,
             Self::TooManyFiles | Self::PatchTooLarge | Self::FileTooLarge => FailureReason::ChangeTooLarge,
         }
     }

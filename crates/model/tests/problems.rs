@@ -229,6 +229,16 @@ p.yaml:24:10: `overlap` is `never`; expected `allow` or `wait`
 }
 
 #[test]
+fn a_file_that_may_hold_a_secret_is_named_literally() {
+    let text = "allow_secrets: [a.txt, 'tests/**', docs/]\nallow_binary: ['**/*.png']\n";
+    compare(
+        &problems_of(Policy::parse("p.yaml", text.as_bytes())),
+        "p.yaml:1:24: `tests/**` names more than one file; expected the path of a file
+p.yaml:1:36: `docs/` names more than one file; expected the path of a file",
+    );
+}
+
+#[test]
 fn every_wrong_scope_is_named_at_once() {
     let text = "\
 scopes:
@@ -297,6 +307,26 @@ fn addresses_that_could_make_git_run_or_read_something_else_are_refused() {
         "git://github.com/o/r",
         "https://git hub.com/o/r",
         "user@host:o/r",
+        // Services of a cloud, addresses of no host, and addresses in disguise
+        "https://169.254.169.254/o/r",
+        "https://169.254.0.1:443/o/r",
+        "ssh://git@169.254.169.254/o/r",
+        "https://metadata.google.internal/o/r",
+        "https://Metadata/o/r",
+        "https://100.100.100.200/o/r",
+        "https://0.0.0.0/o/r",
+        "https://255.255.255.255/o/r",
+        "https://2130706433/o/r",
+        "https://127.1/o/r",
+        "https://0177.0.0.1/o/r",
+        "https://0x7f000001/o/r",
+        "https://0x7f.0.0.0x1/o/r",
+        "https://[::1]/o/r",
+        "https://[fe80::1]/o/r",
+        "http://10.0.0.1/o/r.git",
+        "http://localhost.evil.example/o/r.git",
+        "https://github.com@169.254.169.254/o/r",
+        "https://user:secret@github.com/o/r",
     ] {
         let contract = format!("target_id: a\nname: a\nrepo_url: '{url}'\ndefault_branch: main\n");
         assert_eq!(problems_of(Contract::parse("c.yaml", contract.as_bytes())).len(), 1, "{url}");

@@ -2,8 +2,8 @@
 
 use leviathan_model::{
     Change, ChangeSet, CheckOutcome, CommitId, Digest, Document, Documents, Entry, FailureReason,
-    InvariantReport, Irregularity, IrregularityKind, Limits, Mode, ObjectId, PathRules, Protection, RepoPath,
-    TargetSpec, TaskId, Verdict, Violation, ViolationKind,
+    InvariantReport, Irregularity, IrregularityKind, Limits, Mode, ObjectId, PathRules, Policy, Protection,
+    RepoPath, TargetSpec, TaskId, Verdict, Violation, ViolationKind,
 };
 
 const CONTRACT: &str =
@@ -308,7 +308,7 @@ fn only_a_passing_report_of_every_invariant_at_the_candidate_verifies() {
     let tests = || report("tests", "pytest", 'b', CheckOutcome::Passed);
     let lint = || report("lint", "ruff check .", 'b', CheckOutcome::Passed);
 
-    let verified = permitted().verify(&spec.policy, vec![tests(), lint()]).unwrap();
+    let verified = permitted().verify(&spec.policy, vec![tests(), lint()], Vec::new()).unwrap();
     assert_eq!(verified.commit(), &commit('b'));
     assert_eq!(verified.reports().len(), 2);
 
@@ -345,9 +345,44 @@ fn only_a_passing_report_of_every_invariant_at_the_candidate_verifies() {
             "the invariant `tests` changed the tree that it was to judge",
         ),
     ] {
-        let unverified = permitted().verify(&spec.policy, reports).unwrap_err();
+        let unverified = permitted().verify(&spec.policy, reports, Vec::new()).unwrap_err();
         assert_eq!(unverified.problems[0], expected);
     }
+}
+
+#[test]
+fn a_change_of_check_configuration_needs_the_checks_with_the_bases_own() {
+    let spec = spec_with(None);
+    let strict = Policy { strict_checks: true, ..spec.policy.clone() };
+    let named = || {
+        let changes = vec![change("conftest.py", Some(Mode::Regular), Some(Mode::Regular))];
+        let set = ChangeSet::new(commit('a'), commit('b'), changes, vec![], 1);
+        set.permit(&rules("named"), &Limits::default()).unwrap()
+    };
+    assert_eq!(named().check_files(), [path_of("conftest.py")]);
+    let first = || {
+        vec![
+            report("tests", "pytest", 'b', CheckOutcome::Passed),
+            report("lint", "ruff check .", 'b', CheckOutcome::Passed),
+        ]
+    };
+    let second = |outcome| {
+        vec![
+            report("tests", "pytest", 'c', outcome),
+            report("lint", "ruff check .", 'c', CheckOutcome::Passed),
+        ]
+    };
+    let failing = || second(CheckOutcome::Failed { exit_code: 1 });
+
+    let missing = named().verify(&spec.policy, first(), Vec::new()).unwrap_err();
+    assert_eq!(missing.problems.len(), 2, "{:?}", missing.problems);
+    assert_eq!(named().verify(&spec.policy, first(), failing()).unwrap().with_base_files(), failing());
+    named().verify(&strict, first(), second(CheckOutcome::Passed)).unwrap();
+    let blocked = named().verify(&strict, first(), failing()).unwrap_err();
+    assert_eq!(
+        blocked.problems,
+        ["with the base's check configuration the invariant `tests` failed with exit code 1"]
+    );
 }
 
 #[test]
@@ -365,17 +400,69 @@ fn a_change_set_is_sorted_also_when_it_was_read_from_text() {
     assert_eq!(serde_json::from_value::<ChangeSet>(json).unwrap(), set);
 }
 
+#[test]
+fn what_a_file_may_hold_is_for_both_policies_to_allow() {
+    use ViolationKind::{Binary, LfsPointer, SecretFound};
+    let file = |is_binary, is_lfs_pointer, secret: Option<bool>| Change {
+        is_binary,
+        is_lfs_pointer,
+        secrets: secret
+            .map(|is_ours| leviathan_model::SecretFound { line: 3, rule: "r".to_owned(), is_ours })
+            .into_iter()
+            .collect(),
+        ..change("src/a.py", None, Some(Mode::Regular))
+    };
+    let open = "allow_binary: ['src/**']\nallow_lfs: ['**']\nallow_secrets: [src/a.py]\n";
+    let kind = |repository: &str, operator: Option<&str>, change: &Change| {
+        let policy = format!("{POLICY}{repository}");
+        let spec = spec_of(&policy, operator);
+        let rules = PathRules::for_task(&spec, spec.backlog.task(&task_id("api")).expect("a task"));
+        rules.judge(change).violation().map(|violation| violation.kind)
+    };
+    for (change, refused_as) in [
+        (file(true, false, None), Binary),
+        (file(false, true, None), LfsPointer),
+        (file(false, false, Some(false)), SecretFound),
+    ] {
+        assert_eq!(kind("", None, &change), Some(refused_as));
+        assert_eq!(kind(open, None, &change), None);
+        assert_eq!(
+            kind(open, Some("limits: {max_files_changed: 3}\n"), &change),
+            None,
+            "it says nothing of it"
+        );
+        let closed = "allow_binary: []\nallow_lfs: []\nallow_secrets: []\n";
+        assert_eq!(kind(open, Some(closed), &change), Some(refused_as));
+        assert_eq!(kind("", Some(open), &change), Some(refused_as));
+    }
+    assert_eq!(
+        kind(open, None, &file(false, false, Some(true))),
+        Some(SecretFound),
+        "no policy allows our own"
+    );
+    let removed = Change {
+        before: change("x", Some(Mode::Regular), None).before,
+        after: None,
+        ..file(true, false, None)
+    };
+    assert_eq!(kind("", None, &removed), None, "what goes brings nothing");
+}
+
 fn rules(task: &str) -> PathRules {
     let spec = spec_with(None);
     PathRules::for_task(&spec, spec.backlog.task(&task_id(task)).expect("a task of the backlog"))
 }
 
 fn spec_with(operator_policy: Option<&str>) -> TargetSpec {
+    spec_of(POLICY, operator_policy)
+}
+
+fn spec_of(policy: &str, operator_policy: Option<&str>) -> TargetSpec {
     let document = |file, text: &'static str| Document { file, content: Some(text.as_bytes()) };
     let documents = Documents {
         contract: document("contract.yaml", CONTRACT),
         backlog: document("backlog.yaml", BACKLOG),
-        policy: document("policy.yaml", POLICY),
+        policy: Document { file: "policy.yaml", content: Some(policy.as_bytes()) },
         operator_policy: operator_policy
             .map(|text| Document { file: "operator.yaml", content: Some(text.as_bytes()) }),
     };
@@ -405,6 +492,8 @@ fn change(path: &str, before: Option<Mode>, after: Option<Mode>) -> Change {
         is_binary: false,
         added_lines: 1,
         removed_lines: 0,
+        is_lfs_pointer: false,
+        secrets: Vec::new(),
     }
 }
 

@@ -238,6 +238,9 @@ limits: {max_files_changed: 7, max_patch_bytes: 512KiB, max_file_bytes: 1000, at
 setup: [pip install -r requirements.txt, {run: npm ci, timeout: 5m}]
 network: {agent: [docs.rs], setup: [PyPI.org, '*.pythonhosted.org'], checks: []}
 protected: [docs/legal/**]
+allow_binary: [docs/*.png]
+allow_lfs: [docs/media/]
+allow_secrets: [docs/fake.txt]
 examples:
   - {scope: docs, allow: [docs/a.md], deny: [docs/legal/terms.md, src/a.py]}
 baseline: false
@@ -278,6 +281,9 @@ x-owner: team
             ],
             "network": { "agent": ["docs.rs"], "setup": ["pypi.org", "*.pythonhosted.org"], "checks": [] },
             "protected": ["docs/legal/**"],
+            "allow_binary": ["docs/*.png"],
+            "allow_lfs": ["docs/media/"],
+            "allow_secrets": ["docs/fake.txt"],
             "examples": [{ "scope": "docs", "allow": ["docs/a.md"], "deny": ["docs/legal/terms.md", "src/a.py"] }],
             "baseline": false,
             "strict_checks": true,

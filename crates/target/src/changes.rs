@@ -6,14 +6,16 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufReader, Read, Write as _};
 
-use model::change::{Change, ChangeSet, Entry, Irregularity, IrregularityKind, Mode};
+use model::change::{Change, ChangeSet, Entry, Irregularity, IrregularityKind, Mode, SecretFound};
+use model::secrets::{Redactor, Scan, Sighting, added};
 use model::{CommitId, ObjectId, RepoPath};
 
 use crate::export::escaped;
 use crate::git::{GitError, failed};
 use crate::repository::{Repository, drain, read_record, split_nul, unexpected};
 
-/// Everything that differs between `base` and `candidate`. A rename is a removal and an addition.
+/// Everything that differs between `base` and `candidate`. A rename is a removal and an addition. What `redactor`
+/// takes for a secret is noted where the candidate adds it.
 ///
 /// A changed path that is no [`RepoPath`] is an irregularity, and so is one that some file system would
 /// take for another path of the candidate.
@@ -21,8 +23,9 @@ pub fn changes_between(
     repository: &Repository,
     base: &CommitId,
     candidate: &CommitId,
+    redactor: &Redactor,
 ) -> Result<ChangeSet, GitError> {
-    let Measured { changes, irregularities, patch_bytes } = measure(repository, base, candidate)?;
+    let Measured { changes, irregularities, patch_bytes } = measure(repository, base, candidate, redactor)?;
     Ok(ChangeSet::new(base.clone(), candidate.clone(), changes, irregularities, patch_bytes))
 }
 
@@ -37,19 +40,33 @@ pub(crate) fn measure(
     repository: &Repository,
     base: &CommitId,
     candidate: &CommitId,
+    redactor: &Redactor,
 ) -> Result<Measured, GitError> {
     let differences = differences(repository, base, candidate)?;
-    let contents = inspect(repository, &differences)?;
+    let contents = inspect(repository, &differences, redactor)?;
     let (mut changes, mut irregularities) = (Vec::new(), Vec::new());
     for difference in differences {
         match RepoPath::from_bytes(&difference.path) {
-            Ok(path) => changes.push(difference.into_change(path, &contents)?),
+            Ok(path) => {
+                changes.push(with_secrets_of_name(difference.into_change(path, &contents)?, redactor))
+            }
             Err(error) => irregularities.push(irregular_name(&difference.path, &error.to_string())),
         }
     }
     irregularities.extend(collisions(repository, base, candidate, &changes)?);
     let patch_bytes = if changes.is_empty() { 0 } else { patch_bytes(repository, base, candidate)? };
     Ok(Measured { changes, irregularities, patch_bytes })
+}
+
+/// A new name can tell a secret as well as a line can. It counts as line 0.
+fn with_secrets_of_name(mut change: Change, redactor: &Redactor) -> Change {
+    if change.before.is_none() {
+        let mut scan = redactor.scan();
+        scan.push(change.path.as_str().as_bytes());
+        let found = added(scan.finish(), &[]);
+        change.secrets.splice(0..0, found.into_iter().map(|found| SecretFound { line: 0, ..found }));
+    }
+    change
 }
 
 /// The irregularity of a path that is no [`RepoPath`].
@@ -70,11 +87,14 @@ struct Difference {
 }
 
 /// What a blob is, learned by reading it once.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Content {
     size: u64,
     lines: u64,
     holds_nul: bool,
+    is_lfs_pointer: bool,
+    /// Empty for what is only removed: nobody learns from it what they could not know already.
+    secrets: Vec<Sighting>,
 }
 
 impl Difference {
@@ -88,8 +108,11 @@ impl Difference {
             Some(lines) => lines,
             None => (all_lines(&after), all_lines(&before)),
         };
+        let known = before.as_ref().map_or(&[][..], |side| &side.content.secrets);
+        let secrets = after.as_ref().map_or_else(Vec::new, |side| added(side.content.secrets.clone(), known));
+        let is_lfs_pointer = after.as_ref().is_some_and(|side| side.content.is_lfs_pointer);
         let (before, after) = (before.map(|side| side.entry), after.map(|side| side.entry));
-        Ok(Change { path, before, after, is_binary, added_lines, removed_lines })
+        Ok(Change { path, before, after, is_binary, added_lines, removed_lines, is_lfs_pointer, secrets })
     }
 }
 
@@ -102,7 +125,7 @@ struct Side {
 impl Side {
     fn of((mode, object): (Mode, ObjectId), contents: &HashMap<ObjectId, Content>) -> Result<Self, GitError> {
         let content = match contents.get(&object) {
-            Some(content) => *content,
+            Some(content) => content.clone(),
             None if mode == Mode::Gitlink => Content::default(),
             None => return Err(unexpected("cat-file", &format!("blob {object} is missing"))),
         };
@@ -125,9 +148,18 @@ fn differences(
         .args(["--raw", "--numstat", "-z", "--no-abbrev", "--ignore-submodules=none"])
         .args([base.as_str(), candidate.as_str(), "--"])
         .output()?;
+    parse_differences(&output)
+}
+
+/// Whether the bytes are an answer of `git diff-tree` in the form that the gate reads.
+pub fn reads_as_diff(output: &[u8]) -> bool {
+    parse_differences(output).is_ok()
+}
+
+fn parse_differences(output: &[u8]) -> Result<Vec<Difference>, GitError> {
     let mut found = Vec::new();
     let mut lines = HashMap::new();
-    let mut records = split_nul(&output);
+    let mut records = split_nul(output);
     while let Some(record) = records.next() {
         if record.starts_with(b":") {
             let path = records.next().ok_or_else(|| malformed(record))?;
@@ -188,10 +220,14 @@ fn malformed(record: &[u8]) -> GitError {
 fn inspect(
     repository: &Repository,
     differences: &[Difference],
+    redactor: &Redactor,
 ) -> Result<HashMap<ObjectId, Content>, GitError> {
     let sides = differences.iter().flat_map(|difference| [&difference.before, &difference.after]);
     let wanted: HashSet<&ObjectId> =
         sides.flatten().filter(|(mode, _)| *mode != Mode::Gitlink).map(|(_, object)| object).collect();
+    let kept = differences.iter().filter(|difference| difference.after.is_some());
+    let kept = kept.flat_map(|difference| [&difference.before, &difference.after]);
+    let scanned: HashSet<&ObjectId> = kept.flatten().map(|(_, object)| object).collect();
     if wanted.is_empty() {
         return Ok(HashMap::new());
     }
@@ -205,14 +241,22 @@ fn inspect(
         },
         |stdout| {
             let mut reader = BufReader::with_capacity(1 << 16, stdout);
-            wanted.iter().map(|object| Ok(((*object).clone(), inspect_next(&mut reader, object)?))).collect()
+            let scan = |object: &ObjectId| scanned.contains(object).then(|| redactor.scan());
+            let next = |object: &&ObjectId| {
+                Ok(((*object).clone(), inspect_next(&mut reader, object, scan(*object))?))
+            };
+            wanted.iter().map(next).collect()
         },
     )?;
     ended.successful("cat-file")?;
     Ok(contents)
 }
 
-fn inspect_next(reader: &mut impl io::BufRead, object: &ObjectId) -> Result<Content, GitError> {
+fn inspect_next(
+    reader: &mut impl io::BufRead,
+    object: &ObjectId,
+    scan: Option<Scan>,
+) -> Result<Content, GitError> {
     let mut head = String::new();
     reader.read_line(&mut head).map_err(|e| failed("cat-file", e))?;
     let size: u64 = head
@@ -221,10 +265,10 @@ fn inspect_next(reader: &mut impl io::BufRead, object: &ObjectId) -> Result<Cont
         .and_then(|rest| rest.strip_prefix(" blob "))
         .and_then(|size| size.parse().ok())
         .ok_or_else(|| unexpected("cat-file", &head))?;
-    let mut reading = Reading::default();
+    let mut reading = Reading { scan, ..Reading::default() };
     let read = io::copy(&mut reader.by_ref().take(size), &mut reading).map_err(|e| failed("cat-file", e))?;
     reader.read_exact(&mut [0]).map_err(|e| failed("cat-file", e))?;
-    if read == size { Ok(reading.content) } else { Err(unexpected("cat-file", &head)) }
+    if read == size { Ok(reading.finish()) } else { Err(unexpected("cat-file", &head)) }
 }
 
 /// Learns from the bytes that are written to it.
@@ -233,6 +277,20 @@ struct Reading {
     content: Content,
     /// Whether the last byte was inside a line.
     is_in_line: bool,
+    /// The first bytes, as many as the mark of a pointer has.
+    head: Vec<u8>,
+    scan: Option<Scan>,
+}
+
+/// How a pointer of Git LFS begins: the first and every later form of it.
+const LFS_MARKS: [&[u8]; 2] = [b"version https://git-lfs.github.com/", b"version https://hawser.github.com/"];
+
+impl Reading {
+    fn finish(self) -> Content {
+        let is_lfs_pointer = LFS_MARKS.iter().any(|mark| self.head.starts_with(mark));
+        let secrets = self.scan.map(Scan::finish).unwrap_or_default();
+        Content { is_lfs_pointer, secrets, ..self.content }
+    }
 }
 
 impl io::Write for Reading {
@@ -244,6 +302,11 @@ impl io::Write for Reading {
             self.content.holds_nul |= byte == 0;
         }
         self.content.size += bytes.len() as u64;
+        let missing = LFS_MARKS[0].len().saturating_sub(self.head.len());
+        self.head.extend_from_slice(&bytes[..bytes.len().min(missing)]);
+        if let Some(scan) = &mut self.scan {
+            scan.push(bytes);
+        }
         Ok(bytes.len())
     }
 

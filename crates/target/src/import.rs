@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Read as _, Write};
 
 use jiff::Timestamp;
 use model::change::Mode;
-use model::{CommitId, RepoPath};
+use model::{CommitId, ObjectId, RepoPath};
 
 use crate::git::{GitError, failed};
 use crate::provenance::IDENTITY;
@@ -62,6 +62,16 @@ pub(crate) fn import<E: From<GitError> + Send>(
 /// Sends the removal of a path. Removals come before additions: a file may become a folder.
 pub(crate) fn remove(stream: &mut dyn Write, path: &RepoPath) -> io::Result<()> {
     writeln!(stream, "D {}", quoted(path))
+}
+
+/// Sends that a path is to hold an object that is there already.
+pub(crate) fn restore(
+    stream: &mut dyn Write,
+    path: &RepoPath,
+    mode: Mode,
+    object: &ObjectId,
+) -> io::Result<()> {
+    writeln!(stream, "M {} {object} {}", mode.as_octal(), quoted(path))
 }
 
 /// Sends the new content of a path, exactly `size` bytes of it; the number of bytes that there were.

@@ -21,12 +21,14 @@
 //!
 //! All of it but the forge blocks; async callers use a blocking thread.
 
+mod base_files;
 pub mod candidate;
 mod changes;
 mod export;
 pub mod forge;
 mod git;
 mod import;
+mod integrity;
 mod mirror;
 mod provenance;
 pub mod pull_request;
@@ -37,9 +39,11 @@ mod snapshot;
 pub mod spec;
 pub mod write_back;
 
-pub use changes::changes_between;
+pub use base_files::with_files_of_base;
+pub use changes::{changes_between, reads_as_diff};
 pub use export::{ExportError, Exported, export};
 pub use git::{Git, GitError, Network};
+pub use integrity::weakenings_of;
 pub use mirror::{Mirror, MirrorError};
 pub use provenance::{IDENTITY, Provenance, attempt_of};
 pub use push::{Occupant, PushOutcome, Rejection, delete_branch, push};

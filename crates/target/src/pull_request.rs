@@ -8,15 +8,19 @@
 use std::fmt::Write as _;
 
 use model::event::{SandboxReported, Usage};
+use model::integrity::{Mark, Weakening};
+use model::secrets::Redactor;
 use model::{
-    AttemptId, Change, CommitId, Digest, InvariantReport, RepoPath, TargetSpec, Task, TaskId, Verdict,
-    VerifiedChange, rules,
+    AttemptId, Change, CheckOutcome, CommitId, Digest, InvariantReport, Protection, RepoPath, TargetSpec,
+    Task, TaskId, Verdict, VerifiedChange, is_hidden, rules,
 };
 use serde::{Deserialize, Serialize};
 
 /// GitHub refuses a body of more than 65,536 characters; the parts below sum up to less, whatever they hold.
-const FILES_BUDGET: usize = 28_000;
+const FILES_BUDGET: usize = 24_000;
 const CHECKS_BUDGET: usize = 12_000;
+const CHECKS_AGAIN_BUDGET: usize = 2_000;
+const INTEGRITY_BUDGET: usize = 2_000;
 const CRITERIA_BUDGET: usize = 12_000;
 const PROTECTED_BUDGET: usize = 4_000;
 const NOTE_BUDGET: usize = 4_000;
@@ -27,6 +31,12 @@ const LONGEST_TITLE: usize = 200;
 
 /// The label of pull requests that change files which steer people, platforms or checks.
 pub const PROTECTED_LABEL: &str = "leviathan: protected files";
+
+/// The label of pull requests that change what steers the checks, so that a green result may have another meaning.
+pub const CHECKS_LABEL: &str = "leviathan: check configuration";
+
+/// The label of pull requests that remove or skip tests, or suppress findings.
+pub const INTEGRITY_LABEL: &str = "leviathan: weaker tests";
 
 /// What is known about an attempt when its pull request is opened.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +59,10 @@ pub struct Facts<'a> {
     pub model: Option<&'a str>,
     /// What the model was paid for, all rounds together.
     pub usage: &'a Usage,
+    /// What the change takes away from the tests and tells the checks to overlook.
+    pub weakenings: &'a [Weakening],
+    /// Knows the secrets of this process: none of them may be told.
+    pub redactor: &'a Redactor,
 }
 
 /// The agent's own words. Nobody verified them.
@@ -72,8 +86,15 @@ impl PullRequestText {
     /// The text for a verified change.
     pub fn new(facts: &Facts<'_>) -> Self {
         let protected = protected_paths(facts);
-        let labels = if protected.is_empty() { Vec::new() } else { vec![PROTECTED_LABEL.to_owned()] };
-        Self { title: title(facts), body: body(facts, &protected), labels }
+        let labels = [
+            (PROTECTED_LABEL, !protected.is_empty()),
+            (CHECKS_LABEL, changed_check_files(facts).next().is_some()),
+            (INTEGRITY_LABEL, !facts.weakenings.is_empty()),
+        ];
+        let labels =
+            labels.into_iter().filter_map(|(label, applies)| applies.then(|| label.to_owned())).collect();
+        let clean = |text: String| facts.redactor.clean(&text);
+        Self { title: clean(title(facts)), body: clean(body(facts, &protected)), labels }
     }
 
     /// The text of the rolling pull request that marks these tasks completed in the backlog, where the default branch
@@ -142,6 +163,8 @@ fn body(facts: &Facts<'_>, protected: &[&RepoPath]) -> String {
         changes(facts),
         protected_files(protected),
         checks(facts),
+        checks_with_base_files(facts),
+        integrity(facts),
         criteria(facts),
         agent_summary(facts),
         run(facts),
@@ -156,9 +179,30 @@ fn body(facts: &Facts<'_>, protected: &[&RepoPath]) -> String {
 fn changes(facts: &Facts<'_>) -> Option<String> {
     let head = "Changes:\n\n| File | Change | Permitted by |\n|---|---|---|\n";
     let rows = facts.change.files().map(|(change, verdict)| {
-        format!("| {} | {} | {} |\n", code(change.path.as_str()), what_changed(change), permitted_by(verdict))
+        let name = named(&change.path);
+        format!("| {name} | {} | {} |\n", what_changed(change), permitted_by(verdict))
     });
     Some(within(FILES_BUDGET, head, rows, "changed file"))
+}
+
+/// The path, with a warning where it may not be the one that a reader takes it for.
+fn named(path: &RepoPath) -> String {
+    match mixed_word(path.as_str()) {
+        None => code(path.as_str()),
+        Some(word) => {
+            let foreign = |c: &char| !c.is_ascii();
+            let points: Vec<String> =
+                word.chars().filter(foreign).map(|c| format!("U+{:04X}", u32::from(c))).collect();
+            format!("{} ⚠ letters of several alphabets: {}", code(path.as_str()), points.join(", "))
+        }
+    }
+}
+
+/// A word with Latin letters and letters that can be taken for Latin ones.
+fn mixed_word(text: &str) -> Option<&str> {
+    let is_lookalike = |c: char| matches!(u32::from(c), 0x0370..=0x052f | 0x0531..=0x058a | 0x13a0..=0x13ff | 0xff21..=0xff5a);
+    let mut words = text.split(|c: char| !c.is_alphabetic());
+    words.find(|word| word.contains(is_lookalike) && word.contains(|c: char| c.is_ascii_alphabetic()))
 }
 
 fn what_changed(change: &Change) -> String {
@@ -209,6 +253,53 @@ fn checks(facts: &Facts<'_>) -> Option<String> {
     );
     let reports = facts.change.reports().iter().map(check_row);
     Some(within(CHECKS_BUDGET, head, reports.chain([scope]), "check"))
+}
+
+/// Both results of every check, where the change touches what steers them.
+fn checks_with_base_files(facts: &Facts<'_>) -> Option<String> {
+    let files: Vec<String> = changed_check_files(facts).map(|path| code(path.as_str())).collect();
+    let second = facts.change.with_base_files();
+    if files.is_empty() || second.is_empty() {
+        return None;
+    }
+    let head = "**Look closely:** the change touches what steers the checks. They also ran with these files as the \
+                base has them:\n\n| Check | With the change | With the base's files |\n|---|---|---|\n";
+    let rows = facts.change.reports().iter().map(|first| {
+        let other = second.iter().find(|report| report.name == first.name);
+        let other = other.map_or("not run".to_owned(), |report| marked(&report.outcome));
+        format!("| {} | {} | {other} |\n", prose(&first.name), marked(&first.outcome))
+    });
+    Some(within(CHECKS_AGAIN_BUDGET, head, rows, "check"))
+}
+
+fn marked(outcome: &CheckOutcome) -> String {
+    let mark = if outcome.is_pass() { "✓" } else { "✗" };
+    format!("{mark} {}", prose(&outcome.to_string()))
+}
+
+fn changed_check_files<'a>(facts: &Facts<'a>) -> impl Iterator<Item = &'a RepoPath> {
+    let steers_checks = |(change, protection): (&'a Change, Protection)| {
+        (protection == Protection::Checks).then_some(&change.path)
+    };
+    facts.change.steering().filter_map(steers_checks)
+}
+
+/// What makes a green result worth less, counted in the texts.
+fn integrity(facts: &Facts<'_>) -> Option<String> {
+    if facts.weakenings.is_empty() {
+        return None;
+    }
+    let head = "**Look closely:** the change makes the tests or the checks say less, counted in the text of each file:\n\n";
+    let rows = facts.weakenings.iter().map(|weakening| {
+        let Weakening { path, mark, before, after } = weakening;
+        let what = match mark {
+            Mark::Test => "tests",
+            Mark::Skip => "marks that skip a test or let it fail",
+            Mark::Suppression => "marks that suppress a finding",
+        };
+        format!("- {}: {before} → {after} {what}\n", code(path.as_str()))
+    });
+    Some(within(INTEGRITY_BUDGET, head, rows, "such file"))
 }
 
 fn check_row(report: &InvariantReport) -> String {
@@ -439,15 +530,6 @@ fn one_line(text: &str, longest: usize) -> String {
         }
     }
     line
-}
-
-/// Whether a character cannot be seen, or changes how others are seen.
-fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(u32::from(c),
-            0x00ad | 0x034f | 0x061c | 0x115f..=0x1160 | 0x17b4..=0x17b5 | 0x180b..=0x180f
-            | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0x3164 | 0xfe00..=0xfe0f
-            | 0xfeff | 0xffa0 | 0xfff0..=0xfffb | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff)
 }
 
 /// Text that stands in a code block as one word of few kinds of characters.

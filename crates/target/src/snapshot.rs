@@ -17,6 +17,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use model::change::{ChangeSet, Irregularity, Mode};
+use model::secrets::Redactor;
 use model::{CommitId, ObjectId, RepoPath};
 
 use crate::changes::{Measured, irregular_name, measure};
@@ -85,7 +86,8 @@ pub struct Snapshot {
 /// differs on top of `base`.
 ///
 /// The candidate of an unchanged tree is `base` itself. Irregular entries are reported and are not in the
-/// commit. The commit is kept from garbage collection by `refs/leviathan/attempts/<attempt>`.
+/// commit. The commit is kept from garbage collection by `refs/leviathan/attempts/<attempt>`. What `redactor` takes
+/// for a secret is noted where the change adds it.
 pub fn snapshot(
     repository: &Repository,
     base: &CommitId,
@@ -93,6 +95,7 @@ pub fn snapshot(
     prepared: &Prepared,
     provenance: &Provenance,
     limits: &SnapshotLimits,
+    redactor: &Redactor,
 ) -> Result<Snapshot, SnapshotError> {
     let base_entries = repository.tree(base)?;
     let tree = Tree::open(folder)?;
@@ -110,7 +113,7 @@ pub fn snapshot(
         return Ok(Snapshot { change, ignored_files });
     }
     let candidate = commit(repository, base, &tree, &edits, provenance)?;
-    let measured = measure(repository, base, &candidate)?;
+    let measured = measure(repository, base, &candidate, redactor)?;
     require_agreement(&edits, &measured)?;
     let Measured { changes, irregularities: measured_irregularities, patch_bytes } = measured;
     irregularities.extend(measured_irregularities);
@@ -211,7 +214,9 @@ fn plan(base: &[TreeEntry], found: Vec<Found>, limits: &SnapshotLimits) -> Resul
     }
     for entry in missing.into_values() {
         // An exported gitlink is an empty folder, and no tree without `.git` can move it to another commit.
-        if entry.mode != Mode::Gitlink || occupied_gitlinks.contains(&entry.path) {
+        // Unless a file took the place of it, or of a folder that it was in.
+        let is_gone = || occupied_gitlinks.contains(&entry.path) || planned.takes_a_folder_of(&entry.path);
+        if entry.mode != Mode::Gitlink || is_gone() {
             planned.add(&entry.path, Some(entry), None);
         }
     }
@@ -219,6 +224,13 @@ fn plan(base: &[TreeEntry], found: Vec<Found>, limits: &SnapshotLimits) -> Resul
 }
 
 impl Planned {
+    /// Whether a file or link is now where a folder of `path` was.
+    fn takes_a_folder_of(&self, path: &[u8]) -> bool {
+        let is_taken =
+            |folder| RepoPath::from_bytes(folder).is_ok_and(|folder| self.edits.contains_key(&folder));
+        folders_of(path).any(is_taken)
+    }
+
     fn add(&mut self, path: &[u8], before: Option<&TreeEntry>, after: Option<After>) {
         match RepoPath::from_bytes(path) {
             Ok(path) => {

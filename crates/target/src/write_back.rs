@@ -8,6 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use model::change::Mode;
 use model::documents::{Backlog, EditRefused, Status};
+use model::secrets::Redactor;
 use model::{AttemptId, BranchName, CommitId, RepoPath, TaskId};
 
 use crate::changes::changes_between;
@@ -206,7 +207,7 @@ impl Desk {
                 .map(drop)
                 .map_err(|e| crate::git::failed("fast-import", e))
         })?;
-        let changes = changes_between(&self.repository, base, &commit)?;
+        let changes = changes_between(&self.repository, base, &commit, &Redactor::default())?;
         match changes.changes() {
             [only] if only.path == path && changes.irregularities().is_empty() => Ok(commit),
             _ => Err(unexpected("fast-import", "a commit that changes more than the backlog")),

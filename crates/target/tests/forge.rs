@@ -110,6 +110,8 @@ fn text(change: &VerifiedChange) -> PullRequestText {
         sandbox: &model::event::SandboxReported { profile: "standard".into(), layers: Vec::new() },
         model: None,
         usage: &Default::default(),
+        weakenings: &[],
+        redactor: &Default::default(),
     })
 }
 

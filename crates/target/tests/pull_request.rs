@@ -2,10 +2,17 @@
 
 mod verified;
 
-use leviathan_target::pull_request::{AgentNote, Facts, Metadata, PROTECTED_LABEL, PullRequestText};
+use leviathan_target::pull_request::{
+    AgentNote, CHECKS_LABEL, Facts, INTEGRITY_LABEL, Metadata, PROTECTED_LABEL, PullRequestText,
+};
 use model::event::{SandboxLayer, SandboxReported, Usage};
+use model::integrity::{Mark, Weakening};
+use model::secrets::Redactor;
 use model::{AttemptId, TargetSpec};
 use verified::{documents, verified};
+
+/// Known to the process that opens the pull request.
+const SECRET: &str = "a-token-of-the-publisher";
 
 /// Everything that somebody else chose.
 struct Said<'a> {
@@ -14,6 +21,7 @@ struct Said<'a> {
     executor: &'a str,
     model: Option<&'a str>,
     agent: AgentNote<'a>,
+    weakenings: &'a [Weakening],
 }
 
 impl Said<'_> {
@@ -38,6 +46,8 @@ impl Said<'_> {
                 cost_micro_usd: 421_337,
                 ..Usage::default()
             },
+            weakenings: self.weakenings,
+            redactor: &Redactor::new([SECRET]),
         })
     }
 }
@@ -53,6 +63,7 @@ fn the_specifications_example_is_told() {
         spec: documents("file:///srv/origin.git", &["requirements.txt"], &invariants),
         paths: &["requirements.txt"],
         executor: "k8s-job-xyz",
+        weakenings: &[],
         model: Some("claude-opus-4"),
         agent: AgentNote {
             summary: "I updated 15 dependencies.\n\nrequests stays below 3: the tests need it.",
@@ -74,11 +85,12 @@ fn protected_files_have_a_section_and_a_label() {
         ),
         paths: &["requirements.txt", ".github/workflows/ci.yml", "conftest.py"],
         executor: "worktree",
+        weakenings: &[],
         model: None,
         agent: AgentNote::default(),
     }
     .text();
-    assert_eq!(text.labels(), [PROTECTED_LABEL]);
+    assert_eq!(text.labels(), [PROTECTED_LABEL, CHECKS_LABEL]);
     insta::assert_snapshot!("protected", text.body());
 }
 
@@ -98,6 +110,49 @@ fn the_hidden_block_is_read_back_and_cannot_be_forged() {
     assert_eq!(text.body().matches("<!--").count(), 1);
     assert_eq!(Metadata::of_body("no block"), None);
     assert_eq!(Metadata::of_body(&text.body().replace("\"version\":1", "\"version\":2")), None);
+}
+
+#[test]
+fn what_weakens_the_checks_is_told_with_both_results() {
+    let weaker =
+        |path: &str, mark, before, after| Weakening { path: path.parse().unwrap(), mark, before, after };
+    let text = Said {
+        spec: documents(
+            "file:///srv/origin.git",
+            &["conftest.py", "tests/**", "src/**"],
+            &[("Tests must pass", "pytest tests/")],
+        ),
+        paths: &["conftest.py", "tests/test_a.py", "src/\u{440}\u{430}y.py"],
+        executor: "worktree",
+        weakenings: &[
+            weaker("tests/test_a.py", Mark::Test, 4, 2),
+            weaker("tests/test_a.py", Mark::Skip, 0, 1),
+            weaker("src/a.py", Mark::Suppression, 1, 3),
+        ],
+        model: None,
+        agent: AgentNote::default(),
+    }
+    .text();
+    assert_eq!(text.labels(), [PROTECTED_LABEL, CHECKS_LABEL, INTEGRITY_LABEL]);
+    insta::assert_snapshot!("weaker", text.body());
+}
+
+#[test]
+fn no_secret_is_told() {
+    let text = Said {
+        spec: documents("file:///srv/origin.git", &["requirements.txt"], &[]),
+        paths: &["requirements.txt"],
+        executor: SECRET,
+        weakenings: &[],
+        model: Some(SECRET),
+        agent: AgentNote {
+            summary: &format!("I found {SECRET}."),
+            criteria: &[("Tests pass".into(), SECRET.into())],
+        },
+    }
+    .text();
+    assert!(text.body().contains("I found [redacted]."), "{}", text.body());
+    assert!(!text.body().contains(SECRET) && !text.title().contains(SECRET), "{}", text.body());
 }
 
 /// Texts that would do something on GitHub, in Markdown, in HTML, in a terminal, or in a commit message.
@@ -192,6 +247,7 @@ fn hostile(attack: &str) -> Said<'_> {
         spec,
         paths: vec![&*path.leak()].leak(),
         executor: attack,
+        weakenings: &[],
         model: Some(attack),
         agent: AgentNote { summary: attack, criteria: criteria.leak() },
     }

@@ -29,6 +29,10 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("leviathanctl", &["leviathan-model", "leviathan-api", "leviathan-journal"]),
+    (
+        "leviathan-harness",
+        &["leviathan-model", "leviathan-journal", "leviathan-target", "leviathan-executor"],
+    ),
     ("leviathan-test-support", &[]),
     ("leviathan-stories", &["leviathan-test-support"]),
 ];

@@ -116,6 +116,11 @@ fn recording_and_starting_are_told_as_one_object_a_line() {
 }
 
 #[test]
+fn the_gate_is_told_as_one_object_a_line() {
+    told(&["bench", "gate", "--files", "500", "--changed", "20", "--rounds", "1"], &[("S2-gate", true)]);
+}
+
+#[test]
 fn the_table_of_launches_names_what_was_measured() {
     let shown = measured(&FEW, &[]).stdout;
     for row in [

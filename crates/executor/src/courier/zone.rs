@@ -76,7 +76,7 @@ impl ZoneSpool {
         let bytes = self.handover.read(&path, LONGEST_EVENT).map_err(|error| error.to_string())?;
         let event: Event = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
         if is_of_work(&event.kind) {
-            Ok(self.voice.said_by_the_work_zone(event))
+            self.voice.said_by_the_work_zone(event).map_err(|error| error.to_string())
         } else {
             Err(format!("the work stage may not say {}", event.kind.event_type()))
         }
@@ -110,6 +110,7 @@ mod tests {
     use std::path::Path;
 
     use model::event::{PrCreated, SandboxReported, Subject, Timestamp};
+    use model::secrets::Redactor;
     use model::{ActorId, AttemptId, BranchName, CommitId, Epoch, EventId, TargetId, TaskId};
 
     use super::*;
@@ -123,7 +124,12 @@ mod tests {
     }
 
     fn zone(folder: &Path) -> ZoneSpool {
-        let voice = Voice::new(subject("attempt-1"), Epoch::FIRST, || jiff::Timestamp::UNIX_EPOCH);
+        let voice = Voice::new(
+            subject("attempt-1"),
+            Epoch::FIRST,
+            || jiff::Timestamp::UNIX_EPOCH,
+            Redactor::default(),
+        );
         ZoneSpool::new(Tree::open(folder).unwrap(), voice)
     }
 

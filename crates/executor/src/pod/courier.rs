@@ -10,6 +10,7 @@ use anyhow::Context;
 use api::Client;
 use model::AttemptId;
 use model::event::{EventKind, Reason};
+use model::secrets::Redactor;
 use tokio::sync::watch;
 
 use super::{Ended, finish, work};
@@ -37,6 +38,8 @@ pub struct Settings {
     pub control_plane: Client,
     /// How long the courier, once told to end, waits for the last words of the others.
     pub patience: Duration,
+    /// Knows the secrets of this process.
+    pub redactor: Redactor,
     /// Where this process shall die in a test.
     pub fault: Fault,
     /// The clock.
@@ -55,7 +58,7 @@ async fn carry_out(settings: &Settings) -> anyhow::Result<Ended> {
     let Settings { attempt, folder, control_plane: client, .. } = settings;
     let job = Job::read(folder).with_context(|| format!("{}", folder.assignment().display()))?;
     let handover = folder.open_handover().with_context(|| format!("{}", folder.handover().display()))?;
-    let voice = Voice::new(job.subject(), job.assignment.epoch, settings.clock);
+    let voice = Voice::new(job.subject(), job.assignment.epoch, settings.clock, settings.redactor.clone());
     let courier = Courier::of_zone(client.clone(), voice.clone(), folder, settings.fault.clone());
     let mut courier = courier.context("the handover")?;
     let (_activity, activities) = watch::channel(WORKING);
@@ -140,7 +143,10 @@ fn interrupted_stage(handover: &Tree) -> Option<&'static str> {
 }
 
 async fn record_cancelled(courier: &Courier, voice: &Voice, reason: String) {
-    let cancelled = voice.event(EventKind::AttemptCancelled(Reason { reason }), "");
+    let cancelled = match voice.event(EventKind::AttemptCancelled(Reason { reason }), "") {
+        Ok(cancelled) => cancelled,
+        Err(error) => return tracing::warn!("the end could not be recorded: {error}"),
+    };
     match tokio::time::timeout(LAST_DELIVERY, courier.say_once(cancelled)).await {
         Ok(Ok(())) => {}
         // Somebody ended the attempt before: by a cancel, or because its lease ran out.

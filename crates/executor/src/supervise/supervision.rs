@@ -97,8 +97,8 @@ impl<'a> Supervision<'a> {
         let folder = settings.folder.clone();
         let epoch = job.assignment.epoch;
         let spool = Spool::open(&folder.spool(epoch)).context("the spool")?;
-        let recorder = Recorder::new(spool.clone(), job.subject(), epoch, settings.clock);
-        let voice = Voice::new(job.subject(), epoch, settings.clock);
+        let voice = Voice::new(job.subject(), epoch, settings.clock, settings.redactor.clone());
+        let recorder = Recorder::new(spool.clone(), voice.clone());
         let fault = Fault::at(settings.fault.clone());
         let courier = Courier::new(client.clone(), spool, voice, &folder, fault.clone());
         let courier = courier.context("the folder of the attempt")?;

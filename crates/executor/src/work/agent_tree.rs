@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use model::CommitId;
+use model::secrets::Redactor;
 use target::{
     PrepareError, Prepared, Provenance, Repository, Snapshot, SnapshotError, SnapshotLimits, snapshot,
 };
@@ -24,6 +25,7 @@ pub(super) struct Reading {
     pub(super) repository: Repository,
     pub(super) base: CommitId,
     pub(super) provenance: Provenance,
+    pub(super) redactor: Redactor,
 }
 
 impl AgentTree {
@@ -42,10 +44,11 @@ impl AgentTree {
 
     /// The candidate commit of the tree as it is now, and what it changes. No process of the attempt may run.
     pub(super) async fn read(&self, into: &Reading) -> Result<Snapshot, SnapshotError> {
-        let Reading { repository, base, provenance } = into.clone();
+        let Reading { repository, base, provenance, redactor } = into.clone();
         let (tree, prepared) = (self.path.clone(), Arc::clone(&self.prepared));
         let taken = tokio::task::spawn_blocking(move || {
-            snapshot(&repository, &base, &tree, &prepared, &provenance, &SnapshotLimits::default())
+            let limits = SnapshotLimits::default();
+            snapshot(&repository, &base, &tree, &prepared, &provenance, &limits, &redactor)
         });
         taken.await.expect("the snapshot does not panic")
     }

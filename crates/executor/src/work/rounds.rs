@@ -12,7 +12,7 @@ use model::event::{
 };
 use model::{FailureReason, Stage};
 use target::candidate::{PACK_FILE, pack};
-use target::{Snapshot, SnapshotError};
+use target::{Snapshot, SnapshotError, with_files_of_base};
 
 use super::{Stop, Work};
 use crate::agent::command::CommandAgent;
@@ -36,9 +36,14 @@ impl Work<'_> {
             let change = self.judge(round).await?;
             self.settings.fault.reach("after_candidate");
             let checked = self.run_checks(round, &change).await?;
-            let failed_checks = failed(&checked)?;
+            let mut failed_checks = failed(&checked)?;
+            let mut with_base_files = Vec::new();
             if failed_checks.is_empty() {
-                return self.store(change, &checked, said);
+                with_base_files = self.check_with_files_of_base(round, &change).await?;
+                failed_checks = self.blocking(&with_base_files)?;
+            }
+            if failed_checks.is_empty() {
+                return self.store(change, &checked, &with_base_files, said);
             }
             if round == ROUNDS {
                 return Err(self.still_failing(&failed_checks));
@@ -62,6 +67,7 @@ impl Work<'_> {
         // Whatever the agent left running dies before its tree is read.
         contain::end_all_descendants(|_, _| {}).context("the agent's processes")?;
         self.keep_agent_logs(round)?;
+        let worked = worked.map(|said| said.without_secrets(&self.settings.redactor));
         let (summary, usage) = match &worked {
             Ok(said) => (said.summary.clone(), said.usage.clone()),
             Err(failure) => (String::new(), failure.usage.clone()),
@@ -181,6 +187,46 @@ impl Work<'_> {
         Ok(checked)
     }
 
+    /// Runs the checks once more where the change touches files that steer them: with these as the base has them, so
+    /// that the result does not rest on the change's own measure alone.
+    async fn check_with_files_of_base(
+        &self,
+        round: u32,
+        change: &PermittedChange,
+    ) -> Result<Vec<Checked>, Stop> {
+        let paths = change.check_files();
+        if paths.is_empty() || self.spec.policy.invariants.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.say(&format!("running the checks of round {round} with the base's configuration"));
+        let (repository, base) = (self.repository.clone(), self.job.assignment.base_commit.clone());
+        let (candidate, provenance) =
+            (change.change_set().candidate().clone(), self.job.provenance(&self.task));
+        let made = tokio::task::spawn_blocking(move || {
+            with_files_of_base(&repository, &base, &candidate, &paths, &provenance)
+        });
+        let commit = made.await.expect("git is called without a panic").context("the base's files")?;
+        let folder = format!("round-{round}-with-base-files");
+        let checked = self.checks.run(&commit, &folder, &self.bounds).await;
+        let checked = checked.map_err(|error| self.stop_of_checks(error))?;
+        for (index, one) in checked.iter().enumerate().filter(|(_, one)| one.log.exists()) {
+            self.keep_artifact("log", &format!("{folder}/check-{}.log", index + 1), &one.log)?;
+        }
+        Ok(checked)
+    }
+
+    /// What of the second look goes back to the agent: nothing, unless the policy is strict.
+    fn blocking(&self, with_base_files: &[Checked]) -> Result<Vec<FailedCheck>, Stop> {
+        if !self.spec.policy.strict_checks {
+            return Ok(Vec::new());
+        }
+        let mut blocking = failed(with_base_files)?;
+        for check in &mut blocking {
+            check.name.push_str(", with the check configuration of the base");
+        }
+        Ok(blocking)
+    }
+
     /// Writes an event for each check, and keeps its log.
     pub(super) fn record_checks(&self, round: u32, checked: &[Checked]) -> Result<(), Stop> {
         for (index, one) in checked.iter().enumerate() {
@@ -212,10 +258,12 @@ impl Work<'_> {
         &self,
         change: PermittedChange,
         checked: &[Checked],
+        with_base_files: &[Checked],
         said: AgentReport,
     ) -> Result<StageOutcome, Stop> {
-        let reports = checked.iter().map(|one| one.report.clone()).collect();
-        let verified = change.verify(&self.spec.policy, reports).map_err(|unproven| {
+        let reports = |checked: &[Checked]| checked.iter().map(|one| one.report.clone()).collect();
+        let (reports, second) = (reports(checked), reports(with_base_files));
+        let verified = change.verify(&self.spec.policy, reports, second).map_err(|unproven| {
             anyhow::anyhow!("the checks prove nothing: {}", unproven.problems.join("; "))
         })?;
         let folder = self.folder.candidate();
@@ -233,6 +281,7 @@ impl Work<'_> {
             policy: self.spec.digests.policy.clone(),
             operator_policy: self.spec.digests.operator_policy.clone(),
             reports: verified.reports().to_vec(),
+            with_base_files: verified.with_base_files().to_vec(),
             agent: said,
             usage: self.usage.clone(),
         };

@@ -10,6 +10,7 @@ use leviathan_executor::fault::Fault;
 use leviathan_executor::folder::AttemptFolder;
 use leviathan_executor::work::{self, ClaudeAccess};
 use model::AttemptId;
+use model::secrets::Redactor;
 use secrecy::SecretString;
 
 fn main() -> ExitCode {
@@ -55,6 +56,7 @@ fn work() -> ExitCode {
             prices: variable("LEVIATHAN_MODEL_PRICES"),
             ..ClaudeAccess::default()
         },
+        redactor: Redactor::new(variable("ANTHROPIC_API_KEY").as_deref()),
         fault: Fault::at(variable("LEVIATHAN_FAULT")),
         clock: jiff::Timestamp::now,
     }))

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, bail};
+use model::secrets::Redactor;
 use model::{Change, CommitId, Document, PathRules, PermittedChange, Refused, TargetSpec, TaskId, Verdict};
 use target::spec::{self, Registered, SpecError};
 use target::{Git, Repository, changes_between};
@@ -50,7 +51,9 @@ pub(super) fn run(arguments: &Arguments, range: &Range, task: &TaskId) -> anyhow
         bail!("the backlog at {} has no task `{task}`", range.base);
     };
     let rules = PathRules::for_task(&spec, task);
-    match changes_between(&repository, &base, &head)?.permit(&rules, &spec.limits_for(task)) {
+    match changes_between(&repository, &base, &head, &Redactor::default())?
+        .permit(&rules, &spec.limits_for(task))
+    {
         Ok(permitted) => {
             print_permitted(&permitted);
             Ok(Answer::Yes)

@@ -8,7 +8,9 @@ use super::findings::{Findings, Placed, Position};
 use super::quantity::{MONEY_FORM, SIZE_FORM, TEN_MINUTES, parse_size};
 use super::warnings;
 use super::yaml::{self, Node, Value, shown};
-use super::{Example, Invariant, Limits, MicroDollars, Network, Overlap, Policy, Sandbox, Scope, Setup};
+use super::{
+    Example, Invariant, Limits, MicroDollars, Network, Overlap, PathRule, Policy, Sandbox, Scope, Setup,
+};
 use crate::RepoPath;
 use crate::rules::PathRules;
 
@@ -27,6 +29,9 @@ pub(super) fn read(content: &[u8], silent: Policy, findings: &mut Findings) -> O
     let mut scope_names = BTreeSet::new();
     let problems_before_rules = findings.problems.len();
     let protected = fields.optional("protected", findings, path_rules);
+    let allow_binary = fields.optional("allow_binary", findings, path_rules);
+    let allow_lfs = fields.optional("allow_lfs", findings, path_rules);
+    let allow_secrets = fields.optional("allow_secrets", findings, literal_paths);
     let scopes = fields.optional("scopes", findings, |_, node, findings| {
         let mapping = mapping("`scopes`", node, findings)?;
         scope_names.extend(mapping.entries.iter().map(|entry| entry.key.clone()));
@@ -55,6 +60,9 @@ pub(super) fn read(content: &[u8], silent: Policy, findings: &mut Findings) -> O
         setup: setup.flatten().unwrap_or_default(),
         network: network.flatten().unwrap_or(silent.network),
         protected: protected.flatten().unwrap_or_default(),
+        allow_binary: allow_binary.flatten().unwrap_or(silent.allow_binary),
+        allow_lfs: allow_lfs.flatten().unwrap_or(silent.allow_lfs),
+        allow_secrets: allow_secrets.flatten().unwrap_or(silent.allow_secrets),
         examples: examples.iter().map(PlacedExample::example).collect(),
         baseline: baseline.flatten().unwrap_or(silent.baseline),
         strict_checks: strict_checks.flatten().unwrap_or(silent.strict_checks),
@@ -87,6 +95,16 @@ fn scope(entry: &yaml::Entry, findings: &mut Findings) -> Option<(String, Scope)
         forbidden_patterns: forbidden_patterns?.unwrap_or_default(),
     };
     Some((entry.key.clone(), scope))
+}
+
+/// Rules that each name one file. A secret is too grave for a wildcard.
+fn literal_paths(name: &str, node: &Node, findings: &mut Findings) -> Option<Vec<PathRule>> {
+    let rules = path_rules(name, node, findings)?;
+    for rule in rules.iter().filter(|rule| !rule.pattern.is_literal()) {
+        let message = format!("`{}` names more than one file; expected the path of a file", rule.pattern);
+        findings.problem(Position { line: rule.line, column: rule.column }, message, None);
+    }
+    Some(rules)
 }
 
 fn invariants(name: &str, node: &Node, findings: &mut Findings) -> Option<Vec<Invariant>> {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -149,6 +150,11 @@ fn host(scheme: Scheme, rest: &str) -> Result<Place, &'static str> {
     if !is_authority(authority) {
         return Err("the host is no host name");
     }
+    if is_never_a_forge(authority) {
+        return Err(
+            "no forge is there: the address is of the machine's own network, or a number in disguise",
+        );
+    }
     let path = path.strip_suffix('/').unwrap_or(path);
     let (owner, name) = path.rsplit_once('/').ok_or("it has no owner and repository")?;
     let name = name.strip_suffix(".git").unwrap_or(name);
@@ -182,6 +188,31 @@ fn is_authority(text: &str) -> bool {
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     host.split('.').all(is_label) && port.parse::<u16>().is_ok()
+}
+
+/// Whether a host is one that only an attack would name: services that a cloud offers to its own machines, addresses
+/// that stand for no host, and numbers in the spellings that some resolvers take for addresses.
+fn is_never_a_forge(authority: &str) -> bool {
+    let host = authority.split(':').next().unwrap_or(authority).to_ascii_lowercase();
+    match host.parse::<Ipv4Addr>() {
+        Ok(address) => {
+            address.is_link_local()
+                || address.is_unspecified()
+                || address.is_multicast()
+                || address.is_broadcast()
+                || ["100.100.100.200", "168.63.129.16"].contains(&host.as_str())
+        }
+        Err(_) => {
+            let is_number = |label: &str| {
+                let digits = label.strip_prefix("0x").unwrap_or(label);
+                label.starts_with("0x") && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+                    || label.bytes().all(|byte| byte.is_ascii_digit())
+            };
+            let is_metadata = |name: &str| host == name || host.ends_with(&format!(".{name}"));
+            host.rsplit('.').next().is_some_and(is_number)
+                || ["metadata", "metadata.google.internal", "instance-data"].into_iter().any(is_metadata)
+        }
+    }
 }
 
 fn is_name(text: &str) -> bool {

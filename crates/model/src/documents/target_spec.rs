@@ -5,10 +5,10 @@ use super::findings::Findings;
 use super::policy::{self, ReadPolicy};
 use super::yaml::shown;
 use super::{
-    Backlog, Contract, DocumentDigests, Invariant, Limits, MicroDollars, Network, Overlap, Policy, Problem,
-    Problems, Sandbox, TargetSpec, Task, contract, warnings,
+    Backlog, Contract, DocumentDigests, Invariant, Limits, MicroDollars, Network, Overlap, PathRule, Policy,
+    Problem, Problems, Sandbox, TargetSpec, Task, contract, warnings,
 };
-use crate::{CommitId, Digest, TaskId};
+use crate::{CommitId, Digest, PathPattern, TaskId};
 
 /// One document as it was found: the name that messages use, and its bytes.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +73,12 @@ impl Policy {
     /// The policy that tightens no other.
     fn unrestricted() -> Self {
         let any_host = vec!["*".to_owned()];
+        let any_path = vec![PathRule {
+            pattern: PathPattern::parse("**").expect("`**` is a pattern"),
+            file: "unrestricted".into(),
+            line: 1,
+            column: 1,
+        }];
         Self {
             limits: Limits {
                 max_files_changed: u32::MAX,
@@ -87,6 +93,9 @@ impl Policy {
                 budget_usd_per_day: None,
             },
             network: Network { agent: any_host.clone(), setup: any_host.clone(), checks: any_host },
+            allow_binary: any_path.clone(),
+            allow_lfs: any_path.clone(),
+            allow_secrets: any_path,
             baseline: false,
             sandbox: Sandbox::None,
             overlap: Overlap::Allow,
@@ -94,7 +103,8 @@ impl Policy {
         }
     }
 
-    /// This policy and the operator's at once. Scopes stay those of the repository: a path is judged by both.
+    /// This policy and the operator's at once. Scopes and what is allowed by content stay those of the repository:
+    /// a path is judged by both.
     fn tightened_by(self, operator: &Self) -> Self {
         Self {
             scopes: self.scopes,
@@ -103,6 +113,9 @@ impl Policy {
             setup: self.setup.into_iter().chain(operator.setup.iter().cloned()).collect(),
             network: self.network.tightened_by(&operator.network),
             protected: self.protected.into_iter().chain(operator.protected.iter().cloned()).collect(),
+            allow_binary: self.allow_binary,
+            allow_lfs: self.allow_lfs,
+            allow_secrets: self.allow_secrets,
             examples: self.examples,
             baseline: self.baseline || operator.baseline,
             strict_checks: self.strict_checks || operator.strict_checks,

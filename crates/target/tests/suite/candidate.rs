@@ -36,7 +36,10 @@ fn a_candidate_arrives_whole_and_twice_is_once() {
     for _ in 0..2 {
         receive(&publisher, &room.base, changes.candidate(), &provenance(), &file, LIMIT).unwrap();
     }
-    assert_eq!(changes_between(&publisher, &room.base, changes.candidate()).unwrap(), changes);
+    assert_eq!(
+        changes_between(&publisher, &room.base, changes.candidate(), &Default::default()).unwrap(),
+        changes
+    );
 }
 
 #[test]

@@ -211,7 +211,8 @@ fn the_change_set_says_what_is_in_the_tree_and_the_commit_holds_it() {
         assert_eq!(changes.candidate() == &room.base, changes.changes().is_empty(), "{name}");
 
         // The second look, from objects alone, in a repository that only has the objects.
-        let again = changes_between(&room.repository, &room.base, changes.candidate()).unwrap();
+        let again =
+            changes_between(&room.repository, &room.base, changes.candidate(), &Default::default()).unwrap();
         assert_eq!(again.changes(), changes.changes(), "{name}");
         // The same tree gives the same commit.
         assert_eq!(room.snapshot(), changes, "{name}");

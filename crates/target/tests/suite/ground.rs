@@ -49,7 +49,15 @@ impl Room {
         prepared: &Prepared,
         limits: &SnapshotLimits,
     ) -> Result<Snapshot, SnapshotError> {
-        snapshot(&self.repository, &self.base, &self.tree(), prepared, &provenance(), limits)
+        snapshot(
+            &self.repository,
+            &self.base,
+            &self.tree(),
+            prepared,
+            &provenance(),
+            limits,
+            &Default::default(),
+        )
     }
 
     pub(crate) fn snapshot(&self) -> ChangeSet {

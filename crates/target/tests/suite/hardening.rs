@@ -35,12 +35,20 @@ fn round(origin: &Origin, own: &Repository, base: &CommitId, folder: &Path) {
     export(own, base, &tree).unwrap();
     assert_eq!(fs::read_to_string(tree.join("src/a.py")).unwrap(), "a = 1\n");
     fs::write(tree.join("src/a.py"), "a = 2\n").unwrap();
-    let changes = snapshot(own, base, &tree, &Default::default(), &provenance(), &Default::default());
+    let changes = snapshot(
+        own,
+        base,
+        &tree,
+        &Default::default(),
+        &provenance(),
+        &Default::default(),
+        &Default::default(),
+    );
     let changes = changes.unwrap().change;
     let paths: Vec<&str> = changes.changes().iter().map(|change| change.path.as_str()).collect();
     assert_eq!(paths, ["src/a.py"]);
     assert_eq!(changes.changes()[0].added_lines, 1);
-    assert_eq!(changes_between(own, base, changes.candidate()).unwrap(), changes);
+    assert_eq!(changes_between(own, base, changes.candidate(), &Default::default()).unwrap(), changes);
     let branch = BranchName::parse("leviathan/task-001-a1").unwrap();
     let outcome = push(own, &remote(origin), &branch, changes.candidate(), &Expected::Absent).unwrap();
     assert_eq!(outcome, PushOutcome::Pushed);

@@ -5,6 +5,7 @@
 mod candidate;
 mod clean_room;
 mod export;
+mod gate;
 mod ground;
 mod hardening;
 mod left_out;

@@ -16,8 +16,16 @@ fn candidate(origin: &Origin, attempt: &str) -> (Room, CommitId) {
     room.write("src/a.py", &format!("made by {attempt}\n"));
     let provenance = provenance_of(attempt);
     let (prepared, limits) = Default::default();
-    let taken =
-        snapshot(&room.repository, &room.base, &room.tree(), &prepared, &provenance, &limits).unwrap();
+    let taken = snapshot(
+        &room.repository,
+        &room.base,
+        &room.tree(),
+        &prepared,
+        &provenance,
+        &limits,
+        &Default::default(),
+    )
+    .unwrap();
     let candidate = taken.change.candidate().clone();
     (room, candidate)
 }

@@ -50,20 +50,29 @@ pub(crate) fn verified(spec: &TargetSpec, base: &str, commit: &str, paths: &[&st
         before: Some(entry("1")),
         after: Some(entry("2")),
         is_binary: false,
+        is_lfs_pointer: false,
+        secrets: Vec::new(),
         added_lines: 15,
         removed_lines: 14,
     });
     let set = ChangeSet::new(base, commit.clone(), changes.collect(), Vec::new(), 400);
     let rules = PathRules::for_task(spec, &spec.backlog.tasks[0]);
     let permitted = set.permit(&rules, &spec.policy.limits).expect("the paths are allowed");
-    let reports = spec.policy.invariants.iter().map(|invariant| InvariantReport {
+    let report = |invariant: &model::Invariant, outcome| InvariantReport {
         name: invariant.name.clone(),
         check: invariant.check.clone(),
         commit: commit.clone(),
-        outcome: CheckOutcome::Passed,
+        outcome,
         duration_ms: 12_345,
         log: Digest::of(invariant.name.as_bytes()),
         log_bytes: 17,
-    });
-    permitted.verify(&spec.policy, reports.collect()).expect("every invariant passed")
+    };
+    let reports = |outcome: CheckOutcome| {
+        spec.policy.invariants.iter().map(|invariant| report(invariant, outcome.clone())).collect::<Vec<_>>()
+    };
+    let second = match permitted.check_files().is_empty() {
+        true => Vec::new(),
+        false => reports(CheckOutcome::Failed { exit_code: 1 }),
+    };
+    permitted.verify(&spec.policy, reports(CheckOutcome::Passed), second).expect("every invariant passed")
 }

@@ -9,6 +9,8 @@ mod history;
 use std::time::Duration;
 
 use model::event::Usage;
+use model::secrets::Redactor;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use self::history::History;
@@ -19,7 +21,7 @@ use super::prompt;
 use super::retry::Tries;
 use super::stuck::Circles;
 use super::tools::{self, Finish, Request, Said, Tools};
-use super::transcript::{Record, Redactor, TRANSCRIPT_FORMAT, Transcript};
+use super::transcript::{Record, TRANSCRIPT_FORMAT, Transcript};
 use crate::agent::{AgentReport, Brief, Budget, FailureCause, Outcome};
 use crate::toolbox::{Bounds, Survey, Toolbox};
 
@@ -76,8 +78,8 @@ impl Session {
             ))
         })?;
         let api = Api::new(&config.key, &config.base_url, config.idle_timeout).map_err(configuration)?;
-        let secrets = config.secrets.iter().chain([&config.key]).cloned();
-        let redactor = Redactor::new(secrets);
+        let secrets = config.secrets.iter().chain([&config.key]);
+        let redactor = Redactor::new(secrets.map(ExposeSecret::expose_secret));
         let opened = Transcript::open(&config.transcript, redactor.clone());
         let (mut transcript, spent) = opened.map_err(|error| {
             let path = config.transcript.display();
@@ -173,7 +175,7 @@ impl Session {
             [] => prompt::task(brief),
             checks => prompt::failed_checks(checks),
         };
-        self.history.begin_round(self.redactor.clean(words));
+        self.history.begin_round(self.redactor.clean_ours(&words));
         Ok(())
     }
 

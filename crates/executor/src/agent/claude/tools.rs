@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::api::ToolCall;
-use super::transcript::Redactor;
+use model::secrets::Redactor;
+
 use crate::agent::{CriterionNote, FailureCause, Outcome};
 use crate::toolbox::Toolbox;
 
@@ -173,7 +174,7 @@ impl Tools<'_> {
             Request::RunCheck(check) => self.run_check(check).await?,
             Request::Finish(_) => Said::text("Your report is taken."),
         };
-        Ok(Said { text: self.redactor.clean(said.text), is_error: said.is_error })
+        Ok(Said { text: self.redactor.clean_ours(&said.text), is_error: said.is_error })
     }
 
     async fn run_check(&self, check: RunCheck) -> Result<Said, FailureCause> {

@@ -8,11 +8,10 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use model::Digest;
 use model::event::Usage;
-use secrecy::{ExposeSecret as _, SecretString};
+use model::secrets::Redactor;
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -139,45 +138,6 @@ fn spent(lines: &[u8]) -> Usage {
     spent
 }
 
-/// Takes known secrets out of text.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Redactor {
-    secrets: Arc<Vec<SecretString>>,
-}
-
-/// Shorter values would tear ordinary text apart.
-const SHORTEST_SECRET: usize = 8;
-const REDACTED: &str = "[redacted]";
-
-impl Redactor {
-    pub(super) fn new(secrets: impl IntoIterator<Item = SecretString>) -> Self {
-        let is_long = |secret: &SecretString| secret.expose_secret().trim().len() >= SHORTEST_SECRET;
-        Self { secrets: Arc::new(secrets.into_iter().filter(is_long).collect()) }
-    }
-
-    pub(super) fn clean(&self, text: String) -> String {
-        self.secrets.iter().fold(text, |text, secret| {
-            let secret = secret.expose_secret().trim();
-            if text.contains(secret) { text.replace(secret, REDACTED) } else { text }
-        })
-    }
-
-    fn clean_value(&self, value: &mut Value) {
-        match value {
-            Value::String(text) => *text = self.clean(std::mem::take(text)),
-            Value::Array(values) => values.iter_mut().for_each(|value| self.clean_value(value)),
-            Value::Object(object) => {
-                let cleaned = std::mem::take(object).into_iter().map(|(name, mut value)| {
-                    self.clean_value(&mut value);
-                    (self.clean(name), value)
-                });
-                *object = cleaned.collect();
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,8 +146,7 @@ mod tests {
     fn lines_are_whole_numbered_and_without_secrets() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("transcript.jsonl");
-        let redactor =
-            Redactor::new([SecretString::from("very-secret-\"key\""), SecretString::from("short")]);
+        let redactor = Redactor::new(["very-secret-\"key\"", "short"]);
         let (mut transcript, spent) = Transcript::open(&path, redactor).unwrap();
         assert_eq!(spent, Usage::default());
         let text = "a very-secret-\"key\" and a short word";
