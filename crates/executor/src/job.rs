@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use api::types::Assignment;
-use model::event::{AttemptFailed, SandboxReported, Subject, Timestamp, Usage};
+use model::event::{AttemptFailed, Subject, Timestamp, Usage};
 use model::{CommitId, Digest, FailureReason, Stage, Task};
 use serde::{Deserialize, Serialize};
 use target::Provenance;
@@ -21,8 +21,6 @@ pub struct Job {
     pub started_at: Timestamp,
     /// The executor for people: a host and process, or a Job.
     pub executor: String,
-    /// Which sandbox layers hold.
-    pub sandbox: SandboxReported,
 }
 
 /// What a stage came to. It is the one line that the stage writes to standard output.

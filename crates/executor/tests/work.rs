@@ -2,6 +2,8 @@
 //! and that nothing of it survives.
 #![expect(clippy::unwrap_used, reason = "a failed expectation ends its test")]
 
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +13,7 @@ use leviathan_executor::candidate::Manifest;
 use leviathan_executor::folder::AttemptFolder;
 use leviathan_executor::job::{Job, StageOutcome};
 use leviathan_executor::spool::Spool;
-use model::event::{ChangePermitted, EventKind, SandboxReported, Timestamp};
+use model::event::{ChangePermitted, EventKind, Timestamp};
 use model::{
     AttemptId, AttemptState, BranchName, CommitId, Digest, Epoch, FailureReason, TargetId, Task, TaskId,
 };
@@ -66,7 +68,6 @@ impl Bench {
         let job = Job {
             started_at: Timestamp::new(jiff::Timestamp::now()),
             executor: "here".to_owned(),
-            sandbox: SandboxReported { profile: "none".to_owned(), layers: Vec::new() },
             assignment: Assignment {
                 attempt_id: attempt,
                 n: 1,
@@ -416,12 +417,13 @@ fn how_an_agent_gave_up_is_said_in_one_line() {
 #[test]
 fn a_policy_that_demands_more_than_can_be_held_lets_no_agent_run() {
     let rows = [
-        ("sandbox: strict\n", FailureReason::SandboxUnavailable, "sandbox: strict"),
+        ("sandbox: strict\n", FailureReason::SandboxUnavailable, "namespaces"),
         ("strict_checks: true\n", FailureReason::ConfigInvalid, "strict_checks: true"),
     ];
     for (policy, expected, named) in rows {
         let bench = Bench::new("echo flask==2.0 > requirements.txt", policy);
-        let (reason, detail) = bench.failure();
+        let stage = bench.command().env("LEVIATHAN_SANDBOX_WITHOUT_NAMESPACES", "true").spawn().unwrap();
+        let (reason, detail) = failure_of(wait_for(stage));
         assert_eq!(reason, expected, "{detail}");
         assert!(detail.contains(named), "{detail}");
         let worked = |event: &EventKind| matches!(event, EventKind::AgentFinished(_));
@@ -485,4 +487,57 @@ fn the_claude_agent_needs_its_key() {
     let (reason, detail) = bench.failure();
     assert_eq!(reason, FailureReason::ConfigInvalid);
     assert!(detail.contains("ANTHROPIC_API_KEY"), "{detail}");
+}
+
+#[test]
+fn a_command_that_ends_its_keeper_is_the_agents_failure() {
+    let bench = Bench::new("kill -9 $PPID; exit 0", "");
+    let (reason, detail) =
+        failure_of(wait_for(bench.command().env("LEVIATHAN_SANDBOX", "none").spawn().unwrap()));
+    assert_eq!(reason, FailureReason::Stuck, "{detail}");
+    assert!(detail.contains("attacked its sandbox"), "{detail}");
+}
+
+#[test]
+fn every_layer_that_holds_is_recorded_before_anything_runs() {
+    let bench = Bench::new("echo flask==3.0 > requirements.txt", "");
+    assert!(matches!(bench.work(), StageOutcome::Verified { .. }));
+    let EventKind::SandboxReported(reported) = bench.events().remove(0) else { panic!("not reported") };
+    assert_eq!(reported.profile, "standard");
+    let held: Vec<&str> =
+        reported.layers.iter().filter(|layer| layer.holds).map(|layer| layer.name.as_str()).collect();
+    assert!(held.contains(&"landlock") && held.contains(&"seccomp"), "{reported:?}");
+    assert_eq!(Manifest::read(&bench.folder.candidate()).unwrap().unwrap().sandbox, reported);
+}
+
+#[test]
+fn the_stage_with_the_key_is_closed_to_processes_of_its_own_user() {
+    const NOBODY: u32 = 65534;
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let mark = marker();
+    let bench = Bench::new(&format!("sleep {mark}"), "");
+    let mut command = bench.command();
+    command.env("ANTHROPIC_API_KEY", "sk-canary");
+    let as_user = |command: &mut Command| {
+        if is_root {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+    };
+    if is_root {
+        let owner = format!("{NOBODY}:{NOBODY}");
+        assert!(
+            Command::new("chown").args(["-R", &owner]).arg(bench.data.path()).status().unwrap().success()
+        );
+    }
+    as_user(&mut command);
+    let mut stage = command.spawn().unwrap();
+    eventually("the agent works", || !processes_with(&mark).is_empty());
+    for file in ["environ", "maps", "mem"] {
+        let mut read = Command::new("head");
+        read.args(["-c", "1"]).arg(format!("/proc/{}/{file}", stage.id())).stderr(Stdio::null());
+        as_user(&mut read);
+        assert!(!read.status().unwrap().success(), "{file} can be read");
+    }
+    drop(stage.stdin.take());
+    assert_eq!(outcome(&stage.wait_with_output().unwrap()), StageOutcome::Stopped);
 }

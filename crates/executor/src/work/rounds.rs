@@ -235,6 +235,7 @@ impl Work<'_> {
             reports: verified.reports().to_vec(),
             agent: said,
             usage: self.usage.clone(),
+            sandbox: self.sandbox.clone(),
         };
         let digest = manifest.write(&folder).context("the candidate's manifest")?;
         self.keep_artifact("manifest", "manifest.json", &Manifest::file(&folder))?;
