@@ -163,7 +163,11 @@ async fn probed(containment: &Containment, canaries: &Canaries, probe: &Probe) -
         Err(problem) => (Outcome::Failed, "", problem),
         Ok(answers) => match answers.first() {
             None => (Outcome::Failed, "", "there was no answer".to_owned()),
-            Some(Answer::Succeeded) => (Outcome::Succeeded, "", String::new()),
+            Some(answer) if canaries.is_reached(probe, answer) => (Outcome::Succeeded, "", String::new()),
+            Some(Answer::Succeeded) => {
+                let detail = "it was done to a file of the command's own, in a place of the same name";
+                (Outcome::Stopped, "namespaces", detail.to_owned())
+            }
             Some(Answer::Ineffective { detail }) => {
                 (Outcome::Stopped, layer_without_effect(probe), detail.clone())
             }

@@ -4,6 +4,7 @@
 //! the goal. What is measured, and how, is in `docs/performance.md`.
 
 mod attempt;
+mod gate;
 mod journal;
 mod large_repository;
 mod launch;
@@ -25,6 +26,8 @@ enum Subject {
     /// An attempt beside its agent and its checks, against `git worktree add`, `git diff` and `git push` of the
     /// same change
     Attempt(attempt::Arguments),
+    /// A contained command, against the same command started plainly
+    Gate(gate::Arguments),
     /// Attempts launched as Jobs, until so many are live at once
     Launch(launch::Arguments),
     /// Events recorded under load and one by one, against plain writes and syncs
@@ -37,6 +40,7 @@ enum Subject {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     match &arguments.subject {
         Subject::Attempt(arguments) => attempt::run(arguments),
+        Subject::Gate(arguments) => gate::run(arguments),
         Subject::Launch(arguments) => launch::run(arguments),
         Subject::Journal(arguments) => journal::run(arguments),
         Subject::Replay(arguments) => replay::run(arguments),

@@ -107,6 +107,11 @@ fn recording_and_starting_are_told_as_one_object_a_line() {
 }
 
 #[test]
+fn the_price_of_walls_is_told_as_one_object_a_line() {
+    told(&["bench", "gate", "--rounds", "5"], &[("S1", true)]);
+}
+
+#[test]
 fn the_table_of_launches_names_what_was_measured() {
     let shown = measured(&FEW, &[]).stdout;
     for row in [

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::walls::{CONFIGURATION, PROCESSORS, Places, SYSTEM, Walls};
+use super::walls::{PROCESSORS, Places, SYSTEM, Walls, configuration};
 
 /// Where a bubblewrap may lie that is the system's. It is never looked for on a PATH or in a tree.
 const PLACES: &[&str] = &["/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap"];
@@ -28,8 +28,8 @@ pub(super) fn arguments(walls: &Walls, places: &Places, program: &Path) -> Vec<O
     told.flags(&["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]);
     told.flags(&["--unshare-cgroup-try", "--hostname", "leviathan", "--cap-drop", "ALL"]);
     told.flags(&["--die-with-parent", "--new-session", "--as-pid-1"]);
-    for path in SYSTEM.iter().chain(CONFIGURATION).chain([&PROCESSORS]) {
-        told.bind("--ro-bind-try", Path::new(path));
+    for path in SYSTEM.iter().chain([&PROCESSORS]).map(PathBuf::from).chain(configuration()) {
+        told.bind("--ro-bind-try", &path);
     }
     told.flags(&["--proc", "/proc", "--dev", "/dev"]);
     // Beneath `/tmp` a folder of the host would get the mount points of the tree.

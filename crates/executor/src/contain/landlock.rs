@@ -7,7 +7,7 @@ use landlock::{
     RulesetCreatedAttr, RulesetStatus, Scope, make_bitflags, path_beneath_rules,
 };
 
-use super::walls::{CONFIGURATION, PROCESSORS, Places, SYSTEM, Walls};
+use super::walls::{PROCESSORS, Places, SYSTEM, Walls, configuration};
 
 /// The oldest landlock that can refuse every way to change a file.
 pub const OLDEST_ABI: i32 = 3;
@@ -58,7 +58,7 @@ fn restrict_at(abi: i32, walls: &Walls, places: &Places) -> Result<RulesetStatus
     let mut created = ruleset
         .create()?
         .add_rules(path_beneath_rules(SYSTEM, read))?
-        .add_rules(path_beneath_rules(CONFIGURATION, read))?
+        .add_rules(path_beneath_rules(configuration(), read))?
         // The ptrace rule of landlock keeps the memory, environment and files of other processes closed.
         .add_rules(path_beneath_rules([PROCESSORS, "/proc"], read))?
         .add_rules(path_beneath_rules(walls.read(), read))?

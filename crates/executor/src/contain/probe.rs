@@ -301,6 +301,7 @@ pub(super) fn linger(lock: &str) -> ExitCode {
         let file = File::create(lock)?;
         file.lock()?;
         io::Write::write_all(&mut io::stdout(), b".")?;
+        io::Write::flush(&mut io::stdout())?;
         std::thread::sleep(std::time::Duration::from_secs(60));
         drop(file);
         Ok(())

@@ -12,7 +12,7 @@ pub(super) const SYSTEM: &[&str] =
     &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/run/current-system"];
 
 /// What programs read of `/etc`. The rest of it can hold secrets (`shadow`, host keys), which root could read.
-pub(super) const CONFIGURATION: &[&str] = &[
+const CONFIGURATION: &[&str] = &[
     "/etc/alternatives",
     "/etc/bash.bashrc",
     "/etc/ca-certificates",
@@ -26,10 +26,6 @@ pub(super) const CONFIGURATION: &[&str] = &[
     "/etc/hostname",
     "/etc/hosts",
     "/etc/inputrc",
-    "/etc/java-11-openjdk",
-    "/etc/java-17-openjdk",
-    "/etc/java-21-openjdk",
-    "/etc/java-25-openjdk",
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
@@ -49,7 +45,6 @@ pub(super) const CONFIGURATION: &[&str] = &[
     "/etc/profile",
     "/etc/profile.d",
     "/etc/protocols",
-    "/etc/python3",
     "/etc/resolv.conf",
     "/etc/rpc",
     "/etc/services",
@@ -59,6 +54,19 @@ pub(super) const CONFIGURATION: &[&str] = &[
     "/etc/terminfo",
     "/etc/timezone",
 ];
+
+/// The beginnings of further names in `/etc`, which end in a version: `python3.13`, `java-21-openjdk`.
+const VERSIONED: &[&str] = &["java-", "python"];
+
+/// Everything of `/etc` that can be read inside the walls.
+pub(super) fn configuration() -> Vec<PathBuf> {
+    let names = std::fs::read_dir("/etc").into_iter().flatten().flatten();
+    let versioned = names.filter(|entry| {
+        let name = entry.file_name();
+        VERSIONED.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
+    });
+    CONFIGURATION.iter().map(PathBuf::from).chain(versioned.map(|entry| entry.path())).collect()
+}
 
 /// What runtimes ask to learn how many processors there are.
 pub(super) const PROCESSORS: &str = "/sys/devices/system/cpu";

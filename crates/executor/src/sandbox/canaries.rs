@@ -26,6 +26,9 @@ pub struct Canaries {
     abstract_name: String,
 }
 
+/// What the secret file holds.
+const CANARY: &[u8] = b"canary";
+
 /// Why the walls are not used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -42,7 +45,7 @@ impl Canaries {
     pub fn new(folder: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let folder = tempfile::Builder::new().prefix("canaries-").tempdir_in(folder)?;
-        std::fs::write(folder.path().join("secret"), "canary")?;
+        std::fs::write(folder.path().join("secret"), CANARY)?;
         std::fs::create_dir(folder.path().join("tree"))?;
         // A socket's path is short, whatever the folder's is.
         let sockets = tempfile::Builder::new().prefix("canaries-").tempdir()?;
@@ -66,10 +69,7 @@ impl Canaries {
             .map_err(|error| Failure::NotWalled(format!("the self-test cannot be set up: {error}")))?;
         let probes = canaries.self_test(containment.walls().bubblewrap().is_some());
         let answers = canaries.run(containment, &probes).await.map_err(Failure::NotWalled)?;
-        let escaped = probes.iter().zip(&answers).find(|(probe, answer)| match probe {
-            Probe::Orphan(_) => canaries.has_orphan(),
-            _ => **answer == Answer::Succeeded,
-        });
+        let escaped = probes.iter().zip(&answers).find(|(probe, answer)| canaries.is_reached(probe, answer));
         match escaped {
             None => Ok(()),
             Some((probe, _)) => Err(Failure::Escaped(format!(
@@ -131,6 +131,36 @@ impl Canaries {
             log: self.folder.path().join("log"),
             stderr_log: Some(self.folder.path().join("errors")),
             limits: Limits { timeout: Duration::from_secs(30), ..Limits::default() },
+        }
+    }
+
+    /// Whether a probe that got this answer reached what it wanted. What it wrote may have gone to a place of its own
+    /// under the same name, so that only a look from outside tells.
+    pub fn is_reached(&self, probe: &Probe, answer: &Answer) -> bool {
+        match probe {
+            Probe::Orphan(_) => self.has_orphan(),
+            Probe::Write(path) => path.exists(),
+            Probe::WriteByHardLink(path) => std::fs::read(path).is_ok_and(|text| text != CANARY),
+            Probe::Read(_)
+            | Probe::ReadByLink(_)
+            | Probe::Tcp(_)
+            | Probe::Udp(_)
+            | Probe::Family(_)
+            | Probe::UnixPath(_)
+            | Probe::UnixAbstract(_)
+            | Probe::Environment(_)
+            | Probe::Trace(_)
+            | Probe::Memory(_)
+            | Probe::Signal(_)
+            | Probe::Unshare
+            | Probe::Mount
+            | Probe::Ring
+            | Probe::Bpf
+            | Probe::Keys
+            | Probe::SetUser
+            | Probe::CoreDumps
+            | Probe::MapMemory(_)
+            | Probe::LargeFile(_) => *answer == Answer::Succeeded,
         }
     }
 
