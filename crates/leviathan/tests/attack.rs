@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use executor::attack::ATTACKS;
 use executor::contain::landlock;
@@ -17,7 +18,11 @@ const NOBODY: u32 = 65534;
 /// Our program where every user can run it, and a folder in which every user can make files.
 struct Place {
     folder: TempDir,
+    /// Several bombs at once would measure the machine and not the walls.
+    _alone: MutexGuard<'static, ()>,
 }
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Place {
     fn new() -> Self {
@@ -26,7 +31,7 @@ impl Place {
         let program = folder.path().join("leviathan");
         std::fs::copy(env!("CARGO_BIN_EXE_leviathan"), &program).unwrap();
         std::fs::set_permissions(program, PermissionsExt::from_mode(0o755)).unwrap();
-        Self { folder }
+        Self { folder, _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     fn run(&self, user: Option<u32>, arguments: &[&str]) -> Output {

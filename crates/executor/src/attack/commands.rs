@@ -43,10 +43,10 @@ async fn orphan(containment: &Containment, canaries: &Canaries) -> Seen {
     judged(canaries.has_orphan(), "processes", "the lock of the orphan is free after its command".to_owned())
 }
 
-/// It doubles to 4096 processes if nobody ends it, so that a machine whose walls fail survives the answer. They hold
+/// It doubles to 2048 processes if nobody ends it, so that a machine whose walls fail survives the answer. They hold
 /// the lock of the tree, so that one that is left is seen.
 async fn fork_bomb(containment: &Containment, canaries: &Canaries) -> Seen {
-    let bomb = "f() { [ $1 = 12 ] && exec sleep 60; f $(($1+1)) & f $(($1+1)) & }; \
+    let bomb = "f() { [ $1 = 11 ] && exec sleep 60; f $(($1+1)) & f $(($1+1)) & }; \
                 command -v flock >/dev/null && { exec 9>orphan; flock 9; }; f 0; sleep 60";
     let mut command = shell(canaries, bomb);
     command.limits.timeout = Duration::from_secs(2);

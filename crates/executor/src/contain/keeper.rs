@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{DumpableBehavior, Pid, PidfdFlags, WaitStatus, getpid, pidfd_open};
+use rustix::process::{
+    DumpableBehavior, Pid, PidfdFlags, Signal, WaitStatus, getpid, kill_process, kill_process_group,
+    pidfd_open,
+};
 
 use super::log::BoundedLog;
 use super::plan::{ENTER_ARGUMENT, End, Entry, KEEPER_ARGUMENT, Plan, Report, WARDEN_ARGUMENT, Word};
@@ -43,6 +46,9 @@ fn carry_out(plan: &Plan, stdin: &[u8]) -> Report {
     };
     let watched = kept.watch(plan);
     let duration = kept.started.elapsed();
+    if !matches!(watched, Ok(None)) {
+        kept.halt(plan);
+    }
     let mut status = kept.status;
     // The keeper never leaves before its processes: when that takes too long, the caller stops waiting.
     while processes::end_all_descendants(|pid, ended| note(&mut status, kept.pid, pid, ended)).is_err() {}
@@ -188,7 +194,29 @@ impl Kept {
     fn has_too_many_processes(&mut self, most: usize) -> io::Result<bool> {
         let everywhere = processes::machine_wide_count()?;
         self.quiet_count = self.quiet_count.min(everywhere);
-        Ok(everywhere > self.quiet_count + most && processes::count_descendants() > most)
+        if everywhere <= self.quiet_count + most {
+            return Ok(false);
+        }
+        // Counting takes long while they all run. Nothing is ended yet, only held for the moment.
+        let group = self.status.is_none().then_some(self.pid);
+        let tell = |signal| group.map(|group| kill_process_group(group, signal));
+        tell(Signal::STOP);
+        let is_over = processes::count_descendants() > most;
+        if !is_over {
+            tell(Signal::CONT);
+        }
+        Ok(is_over)
+    }
+
+    /// Takes the processor from the command at once. Among hundreds of its processes the keeper has little of it, and
+    /// would be long in finding them all. The command was not reaped, so its number is its own.
+    fn halt(&self, plan: &Plan) {
+        if plan.walls.bubblewrap().is_some() {
+            // With bubblewrap the kernel ends everything inside.
+            let _ = kill_process(self.pid, Signal::KILL);
+        } else if self.status.is_none() {
+            let _ = kill_process_group(self.pid, Signal::STOP);
+        }
     }
 
     fn reap(&mut self) {
