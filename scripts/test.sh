@@ -10,6 +10,7 @@ needed=(
   "cc gcc"
   "python3 python3"
   "pytest-3 python3-pytest"
+  "bwrap bubblewrap"
 )
 
 missing=()

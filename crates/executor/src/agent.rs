@@ -15,6 +15,7 @@ use model::secrets::Redactor;
 use model::{AttemptId, CommitId, FailureReason, TargetId, TaskId};
 use serde::{Deserialize, Serialize};
 
+use crate::contain;
 use crate::toolbox::{Interrupted, Toolbox};
 
 /// Who does the work of an attempt. The same value is used for every round of one attempt, so that an agent
@@ -264,6 +265,22 @@ pub enum FailureCause {
     /// A bug of ours, or a machine that failed.
     #[error("{0:#}")]
     Internal(anyhow::Error),
+}
+
+impl From<contain::Error> for FailureCause {
+    /// A keeper that a signal ended was ended by the agent's own command: that is no failure of the machine, after
+    /// which the same would be paid for again.
+    fn from(error: contain::Error) -> Self {
+        match error {
+            contain::Error::KeeperKilled { .. } => {
+                Self::Stuck { detail: format!("its command attacked its sandbox: {error}") }
+            }
+            contain::Error::Keeper { .. }
+            | contain::Error::Scratch { .. }
+            | contain::Error::Setup(_)
+            | contain::Error::KeeperLost => Self::Internal(error.into()),
+        }
+    }
 }
 
 impl From<Interrupted> for FailureCause {

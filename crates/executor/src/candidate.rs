@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use model::change::InvariantReport;
-use model::event::Usage;
+use model::event::{SandboxReported, Usage};
 use model::{AttemptId, CommitId, Digest};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,8 @@ pub struct Manifest {
     pub agent: AgentReport,
     /// What all rounds cost.
     pub usage: Usage,
+    /// The walls within which everything foreign ran.
+    pub sandbox: SandboxReported,
 }
 
 /// The form that this version writes and reads.

@@ -7,29 +7,39 @@
 //! forked twice. The keeper holds one end of a pipe whose other end only this process has: if this process is
 //! killed, the pipe closes and the keeper kills everything as well.
 //!
-//! What this module refuses to know: what the command is for, and whether its end is good or bad. It holds no
-//! wall between the command and the rest of the machine yet: no namespaces, no landlock, no system call filter.
+//! Between the command and the rest of the machine stand its [`Walls`]: namespaces, landlock and a filter of system
+//! calls. A command whose walls cannot be put up does not run.
+//!
+//! What this module refuses to know: what the command is for, whether its end is good or bad, and which walls this
+//! machine can hold.
 
+pub mod bubblewrap;
 mod descriptors;
 mod enter;
 mod keeper;
+pub mod landlock;
 mod log;
 mod plan;
+pub mod probe;
 mod processes;
+mod seccomp;
+mod walls;
+mod warden;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use model::event::SandboxLayer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin};
 
 pub use log::{Excerpt, excerpt};
 pub use plan::{End, Limits, Program};
 pub use processes::{Survivors, adopt_orphans, end_all_descendants};
+pub use walls::Walls;
 
 /// The search path of every contained command, unless the operator configures another.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -52,6 +62,7 @@ const GRACE: Duration = Duration::from_secs(15);
 pub struct Containment {
     program: PathBuf,
     environment: BTreeMap<String, String>,
+    walls: Walls,
 }
 
 /// One command to run.
@@ -109,8 +120,16 @@ pub enum Error {
     /// The keeper could not prepare the containment.
     #[error("the command was not contained: {0}")]
     Setup(String),
-    /// The keeper ended or fell silent without a report: somebody killed or stopped it, or a process does not
-    /// die. Its command's processes may still run; the caller must stop, and its parent must call
+    /// A signal ended the keeper. Nothing of ours sends it one, so the command did, or what it started. Its
+    /// processes may still run, as after [`Error::KeeperLost`].
+    #[error(
+        "signal {signal} ended the keeper of a command before it reported; what the command did is unknown"
+    )]
+    KeeperKilled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// The keeper fell silent without a report: somebody stopped it, or a process does not die. Its command's processes may still run; the caller must stop, and its parent must call
     /// [`end_all_descendants`].
     #[error("the keeper of a command was lost before it reported; what the command did is unknown")]
     KeeperLost,
@@ -119,12 +138,28 @@ pub enum Error {
 impl Containment {
     /// Commands will be kept by `program contain`, where `program` is a binary whose main calls
     /// [`keeper_main`] for that argument, and see `environment`; PATH is [`DEFAULT_PATH`], LANG is `C.UTF-8` and
-    /// [`QUIET_TOOLS`] hold unless it says otherwise.
+    /// [`QUIET_TOOLS`] hold unless it says otherwise. Landlock and the filter of system calls stand around each.
     pub fn new(program: impl Into<PathBuf>, environment: BTreeMap<String, String>) -> Self {
         let ours = [("PATH", DEFAULT_PATH), ("LANG", "C.UTF-8")].into_iter().chain(QUIET_TOOLS);
         let mut all: BTreeMap<_, _> = ours.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         all.extend(environment);
-        Self { program: program.into(), environment: all }
+        Self { program: program.into(), environment: all, walls: Walls::filters(Vec::new()) }
+    }
+
+    /// The same with other walls.
+    #[must_use]
+    pub fn within(self, walls: Walls) -> Self {
+        Self { walls, ..self }
+    }
+
+    /// The walls around each command.
+    pub fn walls(&self) -> &Walls {
+        &self.walls
+    }
+
+    /// The program that keeps the commands.
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Runs `command` and returns when nothing of it runs any more.
@@ -156,7 +191,7 @@ impl Containment {
             .spawn()
             .map_err(failed)?;
         let mut lifeline = keeper.stdin.take().expect("stdin was asked to be a pipe");
-        let message = plan::Plan::new(command, &self.environment).to_bytes(&command.stdin);
+        let message = plan::Plan::new(command, &self.environment, &self.walls).to_bytes(&command.stdin);
         // A keeper that died while it read the plan is noticed by the missing report.
         let _ = lifeline.write_all(&message).await;
         Ok((keeper, lifeline))
@@ -181,9 +216,9 @@ async fn report_of(
     if !is_complete {
         return Err(Error::KeeperLost);
     }
-    let _ = keeper.wait().await;
+    let signal = keeper.wait().await.ok().and_then(|status| status.signal());
     match serde_json::from_slice(&text) {
-        Err(_) => Err(Error::KeeperLost),
+        Err(_) => Err(signal.map_or(Error::KeeperLost, |signal| Error::KeeperKilled { signal })),
         Ok(plan::Report::NotContained { problem }) => Err(Error::Setup(problem)),
         Ok(plan::Report::Ended { end, duration, output_bytes }) => {
             Ok(Outcome { end, duration, output_bytes })
@@ -208,28 +243,6 @@ impl Command {
     }
 }
 
-/// Every layer of the sandbox that is planned, and whether it holds for the commands that are run here.
-pub fn layers() -> Vec<SandboxLayer> {
-    let layer = |name: &str, holds, detail: &str| SandboxLayer {
-        name: name.to_owned(),
-        holds,
-        detail: detail.to_owned(),
-    };
-    vec![
-        layer(
-            "environment",
-            true,
-            "cleared; HOME and TMPDIR of its own; no inherited descriptor, no terminal",
-        ),
-        layer("limits", true, "time, output, processes, open files, file size; no core dumps"),
-        layer("privileges", true, "no_new_privs: no program can gain more than its user has"),
-        layer("processes", true, "every descendant is killed at the end, also those that left their session"),
-        layer("namespaces", false, "not used yet: the command sees this machine's processes and network"),
-        layer("landlock", false, "not used yet: the command can read and write what its user can"),
-        layer("seccomp", false, "not used yet: no system call is refused"),
-    ]
-}
-
 /// The whole life of a keeper process, for the hidden subcommand `contain` of our binaries; `arguments` are
 /// those after `contain`. It reads its plan from standard input and reports on standard output.
 ///
@@ -237,7 +250,10 @@ pub fn layers() -> Vec<SandboxLayer> {
 pub fn keeper_main(arguments: &[String]) -> ExitCode {
     match arguments {
         [] => keeper::keep(),
-        [step, plan] if step == plan::ENTER_ARGUMENT => enter::enter(plan),
+        [step, entry] if step == plan::ENTER_ARGUMENT => enter::enter(entry),
+        [step, entry] if step == plan::WARDEN_ARGUMENT => warden::watch(entry),
+        [step, probes] if step == probe::PROBE_ARGUMENT => probe::try_all(probes),
+        [step, lock] if step == probe::LINGER_ARGUMENT => probe::linger(lock),
         [..] => ExitCode::from(2),
     }
 }

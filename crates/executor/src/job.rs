@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, Write as _};
 use std::path::Path;
 
 use api::types::Assignment;
-use model::event::{AttemptFailed, SandboxReported, Subject, Timestamp, Usage};
+use model::event::{AttemptFailed, Subject, Timestamp, Usage};
 use model::secrets::Redactor;
 use model::{CommitId, Digest, FailureReason, Stage, Task};
 use serde::{Deserialize, Serialize};
@@ -25,8 +25,6 @@ pub struct Job {
     pub started_at: Timestamp,
     /// The executor for people: a host and process, or a Job.
     pub executor: String,
-    /// Which sandbox layers hold.
-    pub sandbox: SandboxReported,
 }
 
 /// What a stage came to. It is the one line that the stage writes to standard output.

@@ -6,6 +6,7 @@
 //! does not know who started it, and cannot merge: there is no call for that in it.
 
 pub mod agent;
+pub mod attack;
 pub mod candidate;
 pub mod checks;
 pub mod contain;
@@ -15,6 +16,7 @@ pub mod folder;
 pub mod job;
 pub mod pod;
 pub mod publish;
+pub mod sandbox;
 pub mod spool;
 mod stage;
 pub mod supervise;

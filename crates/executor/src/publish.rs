@@ -217,7 +217,7 @@ impl<'a> Publish<'a> {
             executor: &self.job.executor,
             change,
             agent: AgentNote { summary: &summary, criteria: &criteria },
-            sandbox: &self.job.sandbox,
+            sandbox: &self.manifest.sandbox,
             model: said.model.as_deref(),
             usage: &self.manifest.usage,
             weakenings,

@@ -25,6 +25,7 @@ use crate::contain;
 use crate::folder::AttemptFolder;
 use crate::job::{Job, StageOutcome};
 use crate::publish::ForgeAccess;
+use crate::sandbox::Sandbox;
 use crate::work::ClaudeAccess;
 
 pub(crate) use supervision::{Entry, GRACE, Supervision, assignment_of};
@@ -44,6 +45,8 @@ pub struct Settings {
     pub program: PathBuf,
     /// PATH of every contained command, unless it is the usual one.
     pub command_path: Option<String>,
+    /// For `work` alone: the walls around commands.
+    pub sandbox: Sandbox,
     /// For `work` alone.
     pub claude: ClaudeAccess,
     /// For the mirror and for `publish` alone.

@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use api::types::Assignment;
-use model::documents::{AgentChoice, Document, Sandbox};
-use model::event::{EventKind, Usage};
+use model::documents::{AgentChoice, Document};
+use model::event::{EventKind, SandboxReported, Usage};
 use model::secrets::Redactor;
 use model::{FailureReason, PathRules, Stage, TargetSpec, Task};
 use secrecy::SecretString;
@@ -29,10 +29,11 @@ use crate::agent::Agent;
 use crate::agent::claude::{self, Claude};
 use crate::agent::command::CommandAgent;
 use crate::checks::{self, Checks, SetUp, export, set_up};
-use crate::contain::Containment;
+use crate::contain::{self, Containment};
 use crate::fault::Fault;
 use crate::folder::{AttemptFolder, PAUSED_YES};
 use crate::job::{Job, StageOutcome};
+use crate::sandbox::Sandbox;
 use crate::spool::{Recorder, Spool, Voice};
 use crate::stage::{self, Stop};
 use crate::toolbox::Bounds;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub program: PathBuf,
     /// What every contained command sees in its environment, beside what the containment sets.
     pub environment: BTreeMap<String, String>,
+    /// The walls around commands.
+    pub sandbox: Sandbox,
     /// The way to the Claude API.
     pub claude: ClaudeAccess,
     /// Knows the secrets of this process.
@@ -104,6 +107,8 @@ struct Work<'a> {
     repository: Repository,
     tree: AgentTree,
     containment: Containment,
+    /// What is known of the walls; nothing before they are proven.
+    sandbox: SandboxReported,
     checks: Checks,
     recorder: Recorder,
     bounds: Bounds,
@@ -148,33 +153,35 @@ impl<'a> Work<'a> {
             task,
             repository,
             containment,
+            sandbox: SandboxReported { profile: settings.sandbox.profile.to_string(), layers: Vec::new() },
             checks,
         })
     }
 
     /// The steps of an attempt up to its verified candidate.
     async fn run(mut self) -> Result<StageOutcome, Stop> {
-        self.record(EventKind::SandboxReported(self.job.sandbox.clone()), "")?;
-        self.hold_what_the_policy_demands()?;
+        self.prove_the_walls().await?;
         self.check_base().await?;
         self.make_tree().await?;
         let mut agent = self.agent()?;
         self.go_rounds(&mut agent).await
     }
 
-    /// A policy that demands more than can be held here lets nothing run: none is weaker than it reads.
-    fn hold_what_the_policy_demands(&self) -> Result<(), Stop> {
-        let policy = &self.spec.policy;
-        let held = &self.job.sandbox;
-        if policy.sandbox == Sandbox::Strict && held.profile != "strict" {
-            let open: Vec<&str> =
-                held.layers.iter().filter(|layer| !layer.holds).map(|layer| layer.name.as_str()).collect();
-            let detail = format!(
-                "the policy demands `sandbox: strict`, and these layers do not hold here: {}",
-                open.join(", ")
-            );
-            return Err(self.failed(Stage::Prepare, FailureReason::SandboxUnavailable, detail));
-        }
+    /// Walls that do not withstand the self-test, or are weaker than the policy demands, let nothing run.
+    async fn prove_the_walls(&mut self) -> Result<(), Stop> {
+        self.say("testing the sandbox");
+        let sandbox = self.settings.sandbox.clone().demanded_by(self.spec.policy.sandbox);
+        let proven = sandbox.prove(&self.containment, self.folder.private()).await;
+        self.sandbox = match &proven {
+            Ok(proven) => proven.report.clone(),
+            Err(unavailable) => unavailable.report.clone(),
+        };
+        self.record(EventKind::SandboxReported(self.sandbox.clone()), "")?;
+        let proven = proven.map_err(|unavailable| {
+            self.failed(Stage::Prepare, FailureReason::SandboxUnavailable, unavailable.to_string())
+        })?;
+        self.checks.containment = proven.containment.clone();
+        self.containment = proven.containment;
         Ok(())
     }
 
@@ -293,6 +300,12 @@ impl<'a> Work<'a> {
     fn stop_of_checks(&self, error: checks::Error) -> Stop {
         match error {
             checks::Error::Interrupted => self.interrupted(Stage::Checks),
+            // Tried again, it would only cost the same once more.
+            checks::Error::Containment(error @ contain::Error::KeeperKilled { .. }) => self.failed(
+                Stage::Checks,
+                FailureReason::InvariantFailed,
+                format!("a check or what it runs attacked its sandbox: {error}"),
+            ),
             checks::Error::Export(_) | checks::Error::Containment(_) | checks::Error::File { .. } => {
                 anyhow::Error::new(error).context("the checks could not be run").into()
             }

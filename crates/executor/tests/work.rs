@@ -2,6 +2,8 @@
 //! and that nothing of it survives.
 #![expect(clippy::unwrap_used, reason = "a failed expectation ends its test")]
 
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -12,7 +14,7 @@ use leviathan_executor::folder::AttemptFolder;
 use leviathan_executor::job::{Job, StageOutcome};
 use leviathan_executor::spool::Spool;
 use model::CheckOutcome;
-use model::event::{ChangePermitted, EventKind, SandboxReported, Timestamp};
+use model::event::{ChangePermitted, EventKind, Timestamp};
 use model::{
     AttemptId, AttemptState, BranchName, CommitId, Digest, Epoch, FailureReason, TargetId, Task, TaskId,
 };
@@ -67,7 +69,6 @@ impl Bench {
         let job = Job {
             started_at: Timestamp::new(jiff::Timestamp::now()),
             executor: "here".to_owned(),
-            sandbox: SandboxReported { profile: "none".to_owned(), layers: Vec::new() },
             assignment: Assignment {
                 attempt_id: attempt,
                 n: 1,
@@ -368,10 +369,12 @@ fn a_base_that_passed_is_not_checked_again() {
     let count = tempfile::NamedTempFile::new().unwrap();
     let check = format!("invariants: [{{name: Counted, check: 'echo x >> {}'}}]\n", count.path().display());
     let bench = Bench::new("echo flask==3.0 > requirements.txt", &check);
-    assert!(matches!(bench.work(), StageOutcome::Verified { .. }));
+    // A check behind walls could not count outside of its tree.
+    let work = || wait_for(bench.command().env("LEVIATHAN_SANDBOX", "none").spawn().unwrap());
+    assert!(matches!(work(), StageOutcome::Verified { .. }));
     std::fs::remove_dir_all(bench.folder.tree()).unwrap();
     std::fs::remove_dir_all(bench.folder.repository()).unwrap();
-    assert!(matches!(bench.work(), StageOutcome::Verified { .. }));
+    assert!(matches!(work(), StageOutcome::Verified { .. }));
     assert_eq!(std::fs::read_to_string(count.path()).unwrap().lines().count(), 3);
 }
 
@@ -417,9 +420,10 @@ fn how_an_agent_gave_up_is_said_in_one_line() {
 #[test]
 fn a_policy_that_demands_more_than_can_be_held_lets_no_agent_run() {
     let bench = Bench::new("echo flask==2.0 > requirements.txt", "sandbox: strict\n");
-    let (reason, detail) = bench.failure();
+    let stage = bench.command().env("LEVIATHAN_SANDBOX_WITHOUT_NAMESPACES", "true").spawn().unwrap();
+    let (reason, detail) = failure_of(wait_for(stage));
     assert_eq!(reason, FailureReason::SandboxUnavailable, "{detail}");
-    assert!(detail.contains("sandbox: strict"), "{detail}");
+    assert!(detail.contains("namespaces"), "{detail}");
     let worked = |event: &EventKind| matches!(event, EventKind::AgentFinished(_));
     assert!(!bench.events().iter().any(worked), "the agent ran");
 }
@@ -508,4 +512,57 @@ fn the_claude_agent_needs_its_key() {
     let (reason, detail) = bench.failure();
     assert_eq!(reason, FailureReason::ConfigInvalid);
     assert!(detail.contains("ANTHROPIC_API_KEY"), "{detail}");
+}
+
+#[test]
+fn a_command_that_ends_its_keeper_is_the_agents_failure() {
+    let bench = Bench::new("kill -9 $PPID; exit 0", "");
+    let (reason, detail) =
+        failure_of(wait_for(bench.command().env("LEVIATHAN_SANDBOX", "none").spawn().unwrap()));
+    assert_eq!(reason, FailureReason::Stuck, "{detail}");
+    assert!(detail.contains("attacked its sandbox"), "{detail}");
+}
+
+#[test]
+fn every_layer_that_holds_is_recorded_before_anything_runs() {
+    let bench = Bench::new("echo flask==3.0 > requirements.txt", "");
+    assert!(matches!(bench.work(), StageOutcome::Verified { .. }));
+    let EventKind::SandboxReported(reported) = bench.events().remove(0) else { panic!("not reported") };
+    assert_eq!(reported.profile, "standard");
+    let held: Vec<&str> =
+        reported.layers.iter().filter(|layer| layer.holds).map(|layer| layer.name.as_str()).collect();
+    assert!(held.contains(&"landlock") && held.contains(&"seccomp"), "{reported:?}");
+    assert_eq!(Manifest::read(&bench.folder.candidate()).unwrap().unwrap().sandbox, reported);
+}
+
+#[test]
+fn the_stage_with_the_key_is_closed_to_processes_of_its_own_user() {
+    const NOBODY: u32 = 65534;
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let mark = marker();
+    let bench = Bench::new(&format!("sleep {mark}"), "");
+    let mut command = bench.command();
+    command.env("ANTHROPIC_API_KEY", "sk-canary");
+    let as_user = |command: &mut Command| {
+        if is_root {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+    };
+    if is_root {
+        let owner = format!("{NOBODY}:{NOBODY}");
+        assert!(
+            Command::new("chown").args(["-R", &owner]).arg(bench.data.path()).status().unwrap().success()
+        );
+    }
+    as_user(&mut command);
+    let mut stage = command.spawn().unwrap();
+    eventually("the agent works", || !processes_with(&mark).is_empty());
+    for file in ["environ", "maps", "mem"] {
+        let mut read = Command::new("head");
+        read.args(["-c", "1"]).arg(format!("/proc/{}/{file}", stage.id())).stderr(Stdio::null());
+        as_user(&mut read);
+        assert!(!read.status().unwrap().success(), "{file} can be read");
+    }
+    drop(stage.stdin.take());
+    assert_eq!(outcome(&stage.wait_with_output().unwrap()), StageOutcome::Stopped);
 }

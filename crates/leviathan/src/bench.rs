@@ -28,7 +28,8 @@ enum Subject {
     Attempt(attempt::Arguments),
     /// Attempts launched as Jobs, until so many are live at once
     Launch(launch::Arguments),
-    /// What judging an agent's work costs: the gate with its search for secrets on a large tree
+    /// What it costs that nothing foreign is believed: a contained command against the same one started plainly, and the
+    /// gate with its search for secrets on a large tree
     Gate(gate::Arguments),
     /// Events recorded under load and one by one, against plain writes and syncs
     Journal(journal::Arguments),

@@ -20,6 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::data::DataFolder;
 use crate::logging;
+use crate::sandbox::SandboxSettings;
 
 /// What `leviathan executor` is told. A launcher gives all of it by the environment.
 #[derive(Args)]
@@ -53,6 +54,8 @@ pub(crate) struct Arguments {
     /// The search path of the agent's commands and of the checks
     #[arg(long, env = "LEVIATHAN_COMMAND_PATH", value_name = "PATH")]
     command_path: Option<String>,
+    #[command(flatten)]
+    sandbox: SandboxSettings,
     /// Where this process or a stage shall die, in a test
     #[arg(long, env = "LEVIATHAN_FAULT", hide = true)]
     fault: Option<String>,
@@ -189,6 +192,7 @@ fn supervision(arguments: Arguments, folder: AttemptFolder) -> anyhow::Result<su
         control_plane_token,
         program: our_own_program()?,
         command_path: arguments.command_path,
+        sandbox: arguments.sandbox.into_sandbox()?,
         claude: arguments.claude.into(),
         forge: arguments.forge.into(),
         executor: arguments.executor_name.unwrap_or_else(name_of_this_process),
@@ -220,6 +224,7 @@ fn work(arguments: Arguments, folder: AttemptFolder) -> anyhow::Result<work::Set
         folder,
         program: our_own_program()?,
         environment: path.into_iter().collect::<BTreeMap<_, _>>(),
+        sandbox: arguments.sandbox.into_sandbox()?,
         claude: arguments.claude.into(),
         fault: Fault::at(arguments.fault),
         clock: jiff::Timestamp::now,

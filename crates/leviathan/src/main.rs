@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod attack;
 mod bench;
 mod check;
 mod contain;
@@ -14,6 +15,7 @@ mod control_plane;
 mod copy_log;
 mod data;
 mod demo;
+mod doctor;
 mod executor;
 mod explain;
 mod init;
@@ -22,6 +24,7 @@ mod local_documents;
 mod logging;
 mod plain_git;
 mod plan;
+mod sandbox;
 mod scheduler;
 mod up;
 
@@ -48,6 +51,10 @@ enum Command {
     Plan(plan::Arguments),
     /// Show the main job on a sample repository: no key, no server, no network
     Demo(demo::Arguments),
+    /// Say which layers of the sandbox hold on this machine, and what is missing
+    Doctor(doctor::Arguments),
+    /// Attack the sandbox of this machine for real, and say what stopped each attack
+    Attack(attack::Arguments),
     /// Measure the product against its goals
     Bench(bench::Arguments),
     /// Run control plane and scheduler in one process
@@ -82,6 +89,8 @@ fn main() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Attack(arguments) => attack::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Up(arguments) => up::run(*arguments),
         Command::ControlPlane(arguments) => control_plane::run(arguments),

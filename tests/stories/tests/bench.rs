@@ -116,8 +116,9 @@ fn recording_and_starting_are_told_as_one_object_a_line() {
 }
 
 #[test]
-fn the_gate_is_told_as_one_object_a_line() {
-    told(&["bench", "gate", "--files", "500", "--changed", "20", "--rounds", "1"], &[("S2-gate", true)]);
+fn what_judging_costs_is_told_as_one_object_a_line() {
+    let small = ["bench", "gate", "--files", "500", "--changed", "20", "--rounds", "1", "--commands", "5"];
+    told(&small, &[("S1", true), ("S2-gate", true)]);
 }
 
 #[test]

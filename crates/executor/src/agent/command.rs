@@ -48,8 +48,7 @@ impl CommandAgent {
             stopped(FailureCause::Internal(anyhow::Error::new(error).context("the task file")))
         })?;
         let outcome = self.containment.run(&command, toolbox.bounds.end()).await;
-        let outcome =
-            outcome.map_err(|error: contain::Error| stopped(FailureCause::Internal(error.into())))?;
+        let outcome = outcome.map_err(|error: contain::Error| stopped(error.into()))?;
         let said = match outcome.end {
             End::Exited { code: 0 } => Outcome::Finished,
             End::Exited { .. } | End::Signalled { .. } | End::NotStarted { .. } => Outcome::GaveUp,

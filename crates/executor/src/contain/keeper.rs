@@ -4,17 +4,21 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{DumpableBehavior, Pid, PidfdFlags, WaitStatus, getpid, pidfd_open};
+use rustix::process::{
+    DumpableBehavior, Pid, PidfdFlags, Signal, WaitStatus, getpid, kill_process, kill_process_group,
+    pidfd_open,
+};
 
 use super::log::BoundedLog;
-use super::plan::{ENTER_ARGUMENT, End, Entry, KEEPER_ARGUMENT, Plan, Report};
-use super::processes;
+use super::plan::{ENTER_ARGUMENT, End, Entry, KEEPER_ARGUMENT, Plan, Report, WARDEN_ARGUMENT, Word};
+use super::{bubblewrap, processes};
 
 /// How often it is looked at how many processes there are.
 const CENSUS: Duration = Duration::from_millis(20);
@@ -32,30 +36,32 @@ pub(super) fn keep() -> ExitCode {
 }
 
 fn carry_out(plan: &Plan, stdin: &[u8]) -> Report {
-    let started = match prepare_this_process().and_then(|()| Kept::start(plan, stdin)) {
-        Ok(started) => started,
+    if !plan.directory.is_dir() {
+        let problem = format!("there is no directory {}", plan.directory.display());
+        return Report::Ended { end: End::NotStarted { problem }, duration: Duration::ZERO, output_bytes: 0 };
+    }
+    let mut kept = match prepare_this_process().and_then(|()| Kept::start(plan, stdin)) {
+        Ok(kept) => kept,
         Err(error) => return not_contained("the command cannot be prepared", &error),
-    };
-    let mut kept = match started {
-        Started::Running(kept) => kept,
-        Started::Failed(problem) => {
-            let end = End::NotStarted { problem };
-            return Report::Ended { end, duration: Duration::ZERO, output_bytes: 0 };
-        }
     };
     let watched = kept.watch(plan);
     let duration = kept.started.elapsed();
+    if !matches!(watched, Ok(None)) {
+        kept.halt(plan);
+    }
     let mut status = kept.status;
     // The keeper never leaves before its processes: when that takes too long, the caller stops waiting.
     while processes::end_all_descendants(|pid, ended| note(&mut status, kept.pid, pid, ended)).is_err() {}
+    let words = kept.words.take().map_or_else(|| Ok(Vec::new()), Word::read_all);
     let output_bytes = match kept.finish_logs() {
         Ok(bytes) => bytes,
         Err(error) => return not_contained("the log cannot be written", &error),
     };
-    match watched {
+    let end = watched.and_then(|watched| Ok(end_of(watched, &words?, status, plan)));
+    match end {
         Err(error) => not_contained("the command cannot be watched", &error),
-        Ok(Some(end)) => Report::Ended { end, duration, output_bytes },
-        Ok(None) => Report::Ended { end: end_of(status), duration, output_bytes },
+        Ok(Err(problem)) => Report::NotContained { problem },
+        Ok(Ok(end)) => Report::Ended { end, duration, output_bytes },
     }
 }
 
@@ -76,6 +82,8 @@ struct Kept {
     /// How the command itself ended, once it was reaped.
     status: Option<WaitStatus>,
     outputs: Vec<Output>,
+    /// What the processes before the command tell. It is read when all of them have ended.
+    words: Option<File>,
     /// The fewest processes and threads that the machine had while the command ran.
     quiet_count: usize,
 }
@@ -87,13 +95,8 @@ struct Output {
     is_open: bool,
 }
 
-enum Started {
-    Running(Kept),
-    Failed(String),
-}
-
 impl Kept {
-    fn start(plan: &Plan, stdin: &[u8]) -> io::Result<Started> {
+    fn start(plan: &Plan, stdin: &[u8]) -> io::Result<Self> {
         let (stdout, stdout_end) = Output::new(&plan.log, plan.limits.log_bytes)?;
         let mut outputs = vec![stdout];
         let stderr_end = match &plan.stderr_log {
@@ -104,26 +107,13 @@ impl Kept {
                 stderr_end
             }
         };
-        let (failure_reader, failure_writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (words, words_end) = pipe_with(PipeFlags::CLOEXEC)?;
         // The copy is inherited: it is the one descriptor beside the three standard ones that crosses over.
-        let failure_copy = rustix::io::dup(&failure_writer)?;
-        drop(failure_writer);
-        let entry = Entry {
-            arguments: plan.arguments.clone(),
-            keeper: getpid().as_raw_pid(),
-            failure_descriptor: failure_copy.as_raw_fd(),
-            open_files: plan.limits.open_files,
-            file_bytes: plan.limits.file_bytes,
-            user_processes: plan.limits.user_processes,
-        };
-        if !plan.directory.is_dir() {
-            return Ok(Started::Failed(format!("there is no directory {}", plan.directory.display())));
-        }
+        let words_copy = rustix::io::dup(&words_end)?;
+        drop(words_end);
         let quiet_count = processes::machine_wide_count()?;
         let started = Instant::now();
-        let child = Command::new("/proc/self/exe")
-            .args([KEEPER_ARGUMENT, ENTER_ARGUMENT])
-            .arg(serde_json::to_string(&entry).expect("an entry holds only text and numbers"))
+        let child = way_in(plan, &Entry::new(plan, getpid().as_raw_pid(), words_copy.as_raw_fd()))?
             .env_clear()
             .envs(&plan.environment)
             .current_dir(&plan.directory)
@@ -132,17 +122,11 @@ impl Kept {
             .stderr(stderr_end)
             .process_group(0)
             .spawn()?;
-        drop(failure_copy);
+        drop(words_copy);
         let pid = Pid::from_child(&child);
-        let mut problem = String::new();
-        File::from(failure_reader).read_to_string(&mut problem)?;
-        if !problem.is_empty() {
-            // It exits by itself, and nothing but it was started.
-            let _ = processes::end_all_descendants(|_, _| {});
-            return Ok(Started::Failed(problem));
-        }
         let handle = pidfd_open(pid, PidfdFlags::empty())?;
-        Ok(Started::Running(Self { pid, handle, started, status: None, outputs, quiet_count }))
+        let words = Some(File::from(words));
+        Ok(Self { pid, handle, started, status: None, outputs, words, quiet_count })
     }
 
     /// Copies output and waits until the command exits (`None`) or must be ended.
@@ -210,7 +194,29 @@ impl Kept {
     fn has_too_many_processes(&mut self, most: usize) -> io::Result<bool> {
         let everywhere = processes::machine_wide_count()?;
         self.quiet_count = self.quiet_count.min(everywhere);
-        Ok(everywhere > self.quiet_count + most && processes::count_descendants() > most)
+        if everywhere <= self.quiet_count + most {
+            return Ok(false);
+        }
+        // Counting takes long while they all run. Nothing is ended yet, only held for the moment.
+        let group = self.status.is_none().then_some(self.pid);
+        let tell = |signal| group.map(|group| kill_process_group(group, signal));
+        tell(Signal::STOP);
+        let is_over = processes::count_descendants() > most;
+        if !is_over {
+            tell(Signal::CONT);
+        }
+        Ok(is_over)
+    }
+
+    /// Takes the processor from the command at once. Among hundreds of its processes the keeper has little of it, and
+    /// would be long in finding them all. The command was not reaped, so its number is its own.
+    fn halt(&self, plan: &Plan) {
+        if plan.walls.bubblewrap().is_some() {
+            // With bubblewrap the kernel ends everything inside.
+            let _ = kill_process(self.pid, Signal::KILL);
+        } else if self.status.is_none() {
+            let _ = kill_process_group(self.pid, Signal::STOP);
+        }
     }
 
     fn reap(&mut self) {
@@ -238,7 +244,7 @@ struct Events {
 
 impl Output {
     /// A pipe into a log, and the end that the command writes to.
-    fn new(log: &std::path::Path, most: u64) -> io::Result<(Self, OwnedFd)> {
+    fn new(log: &Path, most: u64) -> io::Result<(Self, OwnedFd)> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
         fcntl_setfl(&reader, fcntl_getfl(&reader)? | OFlags::NONBLOCK)?;
         let log = BoundedLog::create(log, most)
@@ -279,7 +285,63 @@ fn note(status: &mut Option<WaitStatus>, command: Pid, ended: Pid, how: WaitStat
     }
 }
 
-fn end_of(status: Option<WaitStatus>) -> End {
+/// The process that becomes the command; with namespaces by way of bubblewrap, which starts a warden inside.
+fn way_in(plan: &Plan, entry: &Entry) -> io::Result<Command> {
+    let text = serde_json::to_string(entry)?;
+    let Some(program) = plan.walls.bubblewrap() else {
+        let mut command = Command::new("/proc/self/exe");
+        command.args([KEEPER_ARGUMENT, ENTER_ARGUMENT, &text]);
+        return Ok(command);
+    };
+    let ourselves = std::env::current_exe()?;
+    let mut command = Command::new(program);
+    command.args(bubblewrap::arguments(&plan.walls, &entry.places, &ourselves)).arg(&ourselves).args([
+        KEEPER_ARGUMENT,
+        WARDEN_ARGUMENT,
+        &text,
+    ]);
+    Ok(command)
+}
+
+/// How the command ended, or the words of the wall that could not be put up.
+fn end_of(
+    watched: Option<End>,
+    words: &[Word],
+    status: Option<WaitStatus>,
+    plan: &Plan,
+) -> Result<End, String> {
+    let told = |wanted: fn(&Word) -> Option<Result<End, String>>| words.iter().find_map(wanted);
+    let failed = told(|word| match word {
+        Word::NotContained { problem } => Some(Err(problem.clone())),
+        Word::Failed { problem } => Some(Ok(End::NotStarted { problem: problem.clone() })),
+        Word::Begun | Word::Exited { .. } | Word::Signalled { .. } => None,
+    });
+    let ended = told(|word| match word {
+        Word::Exited { code } => Some(Ok(End::Exited { code: *code })),
+        Word::Signalled { signal } => Some(Ok(End::Signalled { signal: *signal })),
+        Word::NotContained { .. } | Word::Failed { .. } | Word::Begun => None,
+    });
+    match (failed, watched, ended) {
+        (Some(failed), _, _) => failed,
+        (None, Some(end), _) => Ok(end),
+        (None, None, Some(ended)) => ended,
+        (None, None, None) if plan.walls.bubblewrap().is_none() => Ok(end_by_status(status)),
+        // The warden was killed, which no process inside can do: the system was out of memory.
+        (None, None, None) if words.contains(&Word::Begun) => Ok(End::Signalled { signal: 9 }),
+        (None, None, None) => Err(format!(
+            "bubblewrap made no namespaces: {}",
+            first_words(plan.stderr_log.as_ref().unwrap_or(&plan.log))
+        )),
+    }
+}
+
+/// What bubblewrap said, which is where the command would have written.
+fn first_words(log: &Path) -> String {
+    let text = super::log::excerpt(log, 400, 0).map(|said| said.head.trim().to_owned()).unwrap_or_default();
+    if text.is_empty() { "it did not say why".to_owned() } else { text.replace('\n', "; ") }
+}
+
+fn end_by_status(status: Option<WaitStatus>) -> End {
     let signal = status.and_then(WaitStatus::terminating_signal);
     match (status.and_then(WaitStatus::exit_status), signal) {
         (Some(code), _) => End::Exited { code },

@@ -1,18 +1,22 @@
 //! What crosses between the caller, the keeper and the process that becomes the command.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufRead, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Command;
+use super::walls::{Places, Walls};
 
 /// The argument that makes our program a keeper.
 pub(super) const KEEPER_ARGUMENT: &str = "contain";
 /// The argument, after [`KEEPER_ARGUMENT`], that makes our program become the command.
 pub(super) const ENTER_ARGUMENT: &str = "enter";
+/// The argument, after [`KEEPER_ARGUMENT`], that makes our program the first process inside namespaces.
+pub(super) const WARDEN_ARGUMENT: &str = "warden";
 
 /// What to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +53,8 @@ pub struct Limits {
     pub open_files: u64,
     /// Bytes of the largest file it may write (RLIMIT_FSIZE).
     pub file_bytes: u64,
+    /// Bytes of memory that each process may have for its data (RLIMIT_DATA).
+    pub memory_bytes: u64,
     /// Processes and threads of the whole user (RLIMIT_NPROC); the system does not hold root to it.
     pub user_processes: Option<u64>,
 }
@@ -62,6 +68,7 @@ impl Default for Limits {
             processes: 512,
             open_files: 4096,
             file_bytes: 4 << 30,
+            memory_bytes: 8 << 30,
             user_processes: None,
         }
     }
@@ -105,11 +112,13 @@ pub(super) struct Plan {
     pub(super) log: PathBuf,
     pub(super) stderr_log: Option<PathBuf>,
     pub(super) limits: Limits,
+    pub(super) walls: Walls,
+    pub(super) scratch: PathBuf,
     stdin_bytes: usize,
 }
 
 impl Plan {
-    pub(super) fn new(command: &Command, shared: &BTreeMap<String, String>) -> Self {
+    pub(super) fn new(command: &Command, shared: &BTreeMap<String, String>, walls: &Walls) -> Self {
         let mut environment = shared.clone();
         environment.extend(command.environment.clone());
         for (name, path) in [("HOME", command.home()), ("TMPDIR", command.temporary())] {
@@ -118,10 +127,12 @@ impl Plan {
         Self {
             arguments: command.program.arguments(),
             directory: command.directory.clone(),
-            environment,
             log: command.log.clone(),
             stderr_log: command.stderr_log.clone(),
             limits: command.limits.clone(),
+            walls: path_folders(&environment).fold(walls.clone(), |walls, folder| walls.reading(folder)),
+            scratch: command.scratch.clone(),
+            environment,
             stdin_bytes: command.stdin.len(),
         }
     }
@@ -144,6 +155,12 @@ impl Plan {
     }
 }
 
+/// The folders of the search path, which the operator sets.
+fn path_folders(environment: &BTreeMap<String, String>) -> impl Iterator<Item = &Path> {
+    let path = environment.get("PATH").map(String::as_str).unwrap_or_default();
+    path.split(':').map(Path::new).filter(|folder| folder.is_absolute())
+}
+
 /// What the keeper tells the caller: one JSON document.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -157,9 +174,68 @@ pub(super) enum Report {
 pub(super) struct Entry {
     pub(super) arguments: Vec<String>,
     pub(super) keeper: i32,
-    /// The number of the inherited descriptor on which a failed start is told.
-    pub(super) failure_descriptor: i32,
+    /// The number of the inherited descriptor on which [`Word`]s are told.
+    words_descriptor: i32,
     pub(super) open_files: u64,
     pub(super) file_bytes: u64,
+    pub(super) memory_bytes: u64,
     pub(super) user_processes: Option<u64>,
+    pub(super) walls: Walls,
+    pub(super) places: Places,
+}
+
+impl Entry {
+    pub(super) fn new(plan: &Plan, keeper: i32, words_descriptor: i32) -> Self {
+        let Plan { arguments, limits, walls, directory, scratch, .. } = plan;
+        Self {
+            arguments: arguments.clone(),
+            keeper,
+            words_descriptor,
+            open_files: limits.open_files,
+            file_bytes: limits.file_bytes,
+            memory_bytes: limits.memory_bytes,
+            user_processes: limits.user_processes,
+            walls: walls.clone(),
+            places: Places { directory: directory.clone(), scratch: scratch.clone() },
+        }
+    }
+
+    /// The way to the keeper. Opening it anew gives a descriptor that the execution of the command closes.
+    pub(super) fn words(&self) -> io::Result<File> {
+        File::options().write(true).open(format!("/proc/self/fd/{}", self.words_descriptor))
+    }
+}
+
+/// What the processes before the command tell the keeper, a line of JSON each. The command itself cannot: the
+/// way is closed when it is executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Word {
+    /// A wall could not be put up. The command did not run.
+    NotContained { problem: String },
+    /// The command could not be executed.
+    Failed { problem: String },
+    /// Inside namespaces: the command is being started.
+    Begun,
+    /// Inside namespaces: the command exited.
+    Exited { code: i32 },
+    /// Inside namespaces: a signal ended the command.
+    Signalled { signal: i32 },
+}
+
+impl Word {
+    pub(super) fn tell(&self, words: &mut File) -> io::Result<()> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        words.write_all(&line)
+    }
+
+    pub(super) fn read_all(mut words: impl io::Read) -> io::Result<Vec<Self>> {
+        let mut text = Vec::new();
+        words.read_to_end(&mut text)?;
+        text.split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| Ok(serde_json::from_slice(line)?))
+            .collect()
+    }
 }

@@ -9,9 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use api::Client;
 use api::types::Assignment;
-use model::event::{
-    AttemptCompleted, AttemptStarted, EventKind, PublishParked, Reason, SandboxReported, Timestamp, Usage,
-};
+use model::event::{AttemptCompleted, AttemptStarted, EventKind, PublishParked, Reason, Timestamp, Usage};
 use model::{AttemptId, AttemptState, Contract, FailureReason, Stage};
 use secrecy::{ExposeSecret, SecretString};
 use target::{Git, Mirror, Remote};
@@ -81,7 +79,6 @@ impl<'a> Supervision<'a> {
         let job = Job {
             started_at: Timestamp::new((settings.clock)()),
             executor: settings.executor.clone(),
-            sandbox: SandboxReported { profile: "none".to_owned(), layers: contain::layers() },
             assignment,
         };
         Self::of(settings, client, job, activity)
@@ -282,6 +279,7 @@ impl<'a> Supervision<'a> {
         let secret = |value: &Option<SecretString>| value.as_ref().map(|it| it.expose_secret().to_owned());
         let mut environment = self.environment_of_every_stage();
         environment.extend(present("LEVIATHAN_COMMAND_PATH", self.settings.command_path.clone()));
+        environment.extend(self.settings.sandbox.variables());
         environment.extend(present("ANTHROPIC_API_KEY", secret(api_key)));
         environment.extend(present("ANTHROPIC_BASE_URL", base_url.clone()));
         environment.extend(present("LEVIATHAN_MODEL", model.clone()));

@@ -9,6 +9,7 @@ use model::{CommitId, Digest, FailureReason, Stage};
 use serde::{Deserialize, Serialize};
 
 use super::{Stop, Work};
+use crate::contain::Walls;
 use crate::folder::write_durably;
 
 /// What is remembered of a base commit at which every invariant passed. A failure is not remembered: what is
@@ -52,7 +53,12 @@ impl Work<'_> {
     }
 
     fn remembered(&self) -> PathBuf {
-        let key = key(&self.job.assignment.base_commit, &self.spec.policy, &self.settings.environment);
+        let key = key(
+            &self.job.assignment.base_commit,
+            &self.spec.policy,
+            &self.settings.environment,
+            self.containment.walls(),
+        );
         self.folder_of_baselines().join(format!("{key}.json"))
     }
 
@@ -62,7 +68,12 @@ impl Work<'_> {
 }
 
 /// Everything that the result depends on.
-fn key(base: &CommitId, policy: &Policy, environment: &std::collections::BTreeMap<String, String>) -> Digest {
-    let parts = serde_json::json!([base, policy.setup, policy.invariants, environment]);
+fn key(
+    base: &CommitId,
+    policy: &Policy,
+    environment: &std::collections::BTreeMap<String, String>,
+    walls: &Walls,
+) -> Digest {
+    let parts = serde_json::json!([base, policy.setup, policy.invariants, environment, walls]);
     Digest::of(parts.to_string().as_bytes())
 }

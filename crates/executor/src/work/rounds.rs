@@ -284,6 +284,7 @@ impl Work<'_> {
             with_base_files: verified.with_base_files().to_vec(),
             agent: said,
             usage: self.usage.clone(),
+            sandbox: self.sandbox.clone(),
         };
         let digest = manifest.write(&folder).context("the candidate's manifest")?;
         self.keep_artifact("manifest", "manifest.json", &Manifest::file(&folder))?;

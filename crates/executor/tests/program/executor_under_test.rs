@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use leviathan_executor::contain::{self, Command, Containment, Limits, Program};
 use leviathan_executor::fault::Fault;
 use leviathan_executor::folder::AttemptFolder;
+use leviathan_executor::sandbox::{self, Sandbox};
 use leviathan_executor::work::{self, ClaudeAccess};
 use model::AttemptId;
 use model::secrets::Redactor;
@@ -47,10 +48,14 @@ fn work() -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
     let required = |name: &str| variable(name).expect("the test sets every variable");
     let attempt = AttemptId::parse(required("LEVIATHAN_ATTEMPT_ID")).expect("the test names an attempt");
+    let profile = variable(sandbox::PROFILE_VARIABLE).map(|it| it.parse().expect("the test names a profile"));
+    let profile = profile.unwrap_or_default();
+    let namespaces = variable(sandbox::WITHOUT_NAMESPACES_VARIABLE).is_none();
     runtime().block_on(work::main(work::Settings {
         folder: AttemptFolder::new(Path::new(&required("LEVIATHAN_DATA_DIR")), &attempt),
         program: this_program(),
         environment: BTreeMap::new(),
+        sandbox: Sandbox { profile, namespaces, ..Sandbox::default() },
         claude: ClaudeAccess {
             api_key: variable("ANTHROPIC_API_KEY").map(SecretString::from),
             prices: variable("LEVIATHAN_MODEL_PRICES"),

@@ -177,7 +177,15 @@ fn courier(settings: &Settings, order: &Order<'_>) -> Value {
 fn work(settings: &Settings, order: &Order<'_>) -> Value {
     let mut environment = common(order);
     environment.push(from_secret(&settings.secret, "ANTHROPIC_API_KEY"));
-    let names = ["ANTHROPIC_BASE_URL", "LEVIATHAN_COMMAND_PATH", "LEVIATHAN_MODEL", "LEVIATHAN_MODEL_PRICES"];
+    // The variable without which there is no `none` is not among them: in a pod there is always a sandbox.
+    let names = [
+        "ANTHROPIC_BASE_URL",
+        "LEVIATHAN_COMMAND_PATH",
+        "LEVIATHAN_MODEL",
+        "LEVIATHAN_MODEL_PRICES",
+        "LEVIATHAN_SANDBOX",
+        "LEVIATHAN_SANDBOX_READ",
+    ];
     environment.extend(plain(settings, &names));
     let image = order.image.unwrap_or(&settings.executor_image);
     let mounts = [("program", false), ("given", false), ("handover", true), ("scratch", true)];

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Said, Tools};
 use crate::agent::FailureCause;
-use crate::contain::End;
+use crate::contain::{self, End};
 use crate::toolbox::ShellOutput;
 
 /// How long one command may run.
@@ -37,7 +37,10 @@ impl Bash {
         let output = toolbox.shell.run(&toolbox.tree, command, timeout, &toolbox.bounds).await;
         // A command that was ended because the attempt must stop has no result.
         toolbox.bounds.check()?;
-        output.map(|output| told(&output)).map_err(FailureCause::Internal)
+        output.map(|output| told(&output)).map_err(|error| match error.downcast::<contain::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => FailureCause::Internal(error),
+        })
     }
 }
 
