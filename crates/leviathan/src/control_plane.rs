@@ -9,7 +9,7 @@ use control_plane::{Backend, Config, Database};
 use secrecy::SecretString;
 
 use crate::data::DataFolder;
-use crate::{Answer, logging};
+use crate::{Answer, logging, open_files};
 
 /// What `leviathan control-plane` is told.
 #[derive(Args)]
@@ -56,6 +56,7 @@ enum BackendName {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
     let config = config(arguments)?;
     logging::start();
+    open_files::raise_limit();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     runtime.block_on(control_plane::serve(config, |address| {
         anstream::println!("Listening on http://{address}");
