@@ -17,4 +17,5 @@ mod server;
 mod steering;
 mod store;
 
+pub use artifacts::{ArtifactPlace, BucketAccess, BucketUrl, InvalidBucketUrl};
 pub use server::{Backend, Config, Database, Server, copy_log, serve};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use control_plane::{Backend, Config, Database};
+use control_plane::{ArtifactPlace, Backend, BucketAccess, BucketUrl, Config, Database};
 use secrecy::SecretString;
 
 use crate::data::DataFolder;
@@ -28,6 +28,9 @@ pub(crate) struct Arguments {
     /// The URL with the role that makes and owns the tables; used at the start only. Better given by the environment
     #[arg(long, env = "LEVIATHAN_POSTGRES_OWNER_URL", value_name = "URL", hide_env_values = true)]
     postgres_owner_url: Option<SecretString>,
+    /// Keep the files of attempts in a bucket instead of the data folder: s3://BUCKET/PREFIX. Endpoint, region and keys are those of the AWS_ variables
+    #[arg(long, env = "LEVIATHAN_ARTIFACTS_URL", value_name = "URL")]
+    artifacts_url: Option<BucketUrl>,
     /// The operator's token: 8 characters or more, known to nobody else. Better given by the environment
     #[arg(long, env = "LEVIATHAN_CONTROL_PLANE_TOKEN", hide_env_values = true)]
     token: Option<SecretString>,
@@ -82,9 +85,19 @@ fn config(arguments: Arguments) -> anyhow::Result<Config> {
     Ok(Config {
         listen: arguments.listen,
         backend,
+        artifacts: arguments.artifacts_url.map_or(ArtifactPlace::DataFolder, in_a_bucket),
         log_key: arguments.log_key,
         lease: Duration::from_secs(arguments.lease),
         read_only_for: Duration::from_secs(arguments.read_only_for),
         ..Config::new(data, token)
     })
+}
+
+/// With every variable by which programs for S3 are told where it is and how to be let in.
+fn in_a_bucket(url: BucketUrl) -> ArtifactPlace {
+    let of_s3 = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok().filter(|name| name.starts_with("AWS_"))?;
+        Some((name, SecretString::from(value.into_string().ok()?)))
+    });
+    ArtifactPlace::Bucket(BucketAccess { url, variables: of_s3.collect() })
 }
