@@ -3,6 +3,7 @@
 //! Nothing here judges; each number comes with the limit that was measured beside it.
 
 mod lives;
+mod postgres;
 
 use std::fs::File;
 use std::io::Write;
@@ -22,6 +23,9 @@ use crate::admission::Admitted;
 use crate::history;
 use crate::ledger::Ledger;
 use crate::store::{EventStore, NdjsonStore, segments_in};
+
+pub use self::lives::{life, pause, target};
+pub use self::postgres::{Postgres, postgres};
 
 /// How many events an in-process load records, and how fast a disk could take them.
 #[derive(Debug, Clone)]
