@@ -38,6 +38,10 @@ pub struct Readiness {
     pub head: u64,
     /// Up to which seq the hash chain was verified since the start.
     pub verified_to: u64,
+    /// `ready`, or `unreachable` while the bucket of the artifacts does not answer: then requests for artifacts fail
+    /// with 503 and everything else goes on.
+    #[serde(default)]
+    pub artifacts: String,
 }
 
 /// `POST /v1/events/ingest`: all of the events or none.

@@ -1,16 +1,34 @@
 //! Files of attempts, each under the SHA-256 of its content: storing the same twice changes nothing, and what is
 //! read is what was stored or an error. The store does not know what a file is for.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+mod bucket;
+mod folder;
+#[cfg(test)]
+mod tests;
+
+use std::io;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use model::Digest;
 
-/// The folder of all artifacts.
+use self::bucket::Bucket;
+pub use self::bucket::{BucketAccess, BucketUrl, InvalidBucketUrl};
+use self::folder::Folder;
+
+/// Where the files of attempts are kept.
 #[derive(Debug, Clone)]
-pub(crate) struct Artifacts {
-    folder: PathBuf,
+pub enum ArtifactPlace {
+    /// In the folder `artifacts` of the data folder.
+    DataFolder,
+    /// In a bucket of S3, or of a store that speaks as S3 does.
+    Bucket(BucketAccess),
+}
+
+/// All artifacts, wherever they are kept.
+pub(crate) enum Artifacts {
+    Folder(Folder),
+    Bucket(Bucket),
 }
 
 /// Why bytes could not be stored or read.
@@ -28,8 +46,13 @@ pub(crate) enum ArtifactError {
     #[error("there is no artifact {0}")]
     Missing(Digest),
     /// What is stored under the name has changed.
-    #[error("the artifact in {} is damaged: restore it from a backup", .0.display())]
-    Damaged(PathBuf),
+    #[error("the artifact {name} is damaged: what {place} holds is not what was stored")]
+    Damaged {
+        /// Its name.
+        name: Digest,
+        /// The file or object that holds something else.
+        place: String,
+    },
     /// There is no space.
     #[error("the disk that holds the artifacts is full")]
     Full,
@@ -42,88 +65,72 @@ pub(crate) enum ArtifactError {
         #[source]
         source: io::Error,
     },
+    /// The bucket does not answer, or not to us.
+    #[error("the artifacts in {place} cannot be reached: {reason}")]
+    Unreachable {
+        /// The bucket.
+        place: String,
+        /// What was said instead, without anything secret.
+        reason: String,
+    },
 }
 
 impl Artifacts {
-    /// Opens the folder, making it if it is not there.
-    pub(crate) fn open(folder: &Path) -> Result<Self, ArtifactError> {
-        let artifacts = Self { folder: folder.to_owned() };
-        fs::create_dir_all(artifacts.folder.join("sha256")).map_err(|source| artifacts.error(source))?;
-        Ok(artifacts)
+    /// Opens the place, making the folder if it is not there. Nothing is asked of a bucket yet.
+    pub(crate) fn open(place: &ArtifactPlace, data: &Path) -> anyhow::Result<Self> {
+        Ok(match place {
+            ArtifactPlace::DataFolder => Self::Folder(Folder::open(&data.join("artifacts"))?),
+            ArtifactPlace::Bucket(access) => Self::Bucket(Bucket::open(access)?),
+        })
     }
 
     /// Stores `bytes`, durable before it returns, if they are those of `name`.
-    pub(crate) fn put(&self, name: &Digest, bytes: &[u8]) -> Result<(), ArtifactError> {
-        let actual = Digest::of(bytes);
-        if actual != *name {
-            return Err(ArtifactError::Mismatch { expected: name.clone(), actual });
+    pub(crate) async fn put(&self, name: &Digest, bytes: Bytes) -> Result<(), ArtifactError> {
+        match self {
+            Self::Folder(folder) => {
+                let (folder, name) = (folder.clone(), name.clone());
+                on_a_thread(move || folder.put(&name, &bytes)).await
+            }
+            Self::Bucket(bucket) => bucket.put(name, bytes).await,
         }
-        if self.get(name).is_ok() {
-            return Ok(());
-        }
-        self.write(name, bytes).map_err(|source| self.error(source))
     }
 
     /// The bytes of `name`, verified.
-    pub(crate) fn get(&self, name: &Digest) -> Result<Vec<u8>, ArtifactError> {
-        let path = self.path(name);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(ArtifactError::Missing(name.clone()));
+    pub(crate) async fn get(&self, name: &Digest) -> Result<Bytes, ArtifactError> {
+        match self {
+            Self::Folder(folder) => {
+                let (folder, name) = (folder.clone(), name.clone());
+                on_a_thread(move || folder.get(&name)).await
             }
-            Err(source) => return Err(self.error(source)),
-        };
-        if Digest::of(&bytes) == *name { Ok(bytes) } else { Err(ArtifactError::Damaged(path)) }
-    }
-
-    /// Writes beside the final name and renames: whoever looks sees all of the file or none.
-    fn write(&self, name: &Digest, bytes: &[u8]) -> io::Result<()> {
-        let path = self.path(name);
-        let folder = path.parent().unwrap_or(&self.folder);
-        fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(&path).map_err(|error| error.error)?;
-        File::open(folder)?.sync_all()?;
-        // The folder of the first two digits may be new as well.
-        File::open(self.folder.join("sha256"))?.sync_all()
-    }
-
-    fn path(&self, name: &Digest) -> PathBuf {
-        self.folder.join("sha256").join(&name.as_str()[..2]).join(name.as_str())
-    }
-
-    fn error(&self, source: io::Error) -> ArtifactError {
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            return ArtifactError::Full;
+            Self::Bucket(bucket) => bucket.get(name).await,
         }
-        ArtifactError::Io { folder: self.folder.clone(), source }
+    }
+
+    /// Why nothing can be stored or read now, as far as is known. Asks a bucket at most every ten seconds.
+    pub(crate) async fn problem(&self) -> Option<String> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Bucket(bucket) => bucket.problem().await,
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Refuses bytes that are not those of `name`.
+fn require_match(name: &Digest, bytes: &[u8]) -> Result<(), ArtifactError> {
+    let actual = Digest::of(bytes);
+    if actual == *name { Ok(()) } else { Err(ArtifactError::Mismatch { expected: name.clone(), actual }) }
+}
 
-    #[test]
-    fn an_artifact_is_what_its_name_says_or_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let artifacts = Artifacts::open(folder.path()).unwrap();
-        let name = Digest::of(b"hello");
-        assert!(matches!(artifacts.get(&name), Err(ArtifactError::Missing(_))));
-        assert!(matches!(artifacts.put(&name, b"other"), Err(ArtifactError::Mismatch { .. })));
-        artifacts.put(&name, b"hello").unwrap();
-        artifacts.put(&name, b"hello").unwrap();
-        assert_eq!(artifacts.get(&name).unwrap(), b"hello");
+/// Where an artifact is beneath the folder or prefix of all of them. The same everywhere, so that a folder can be
+/// copied into a bucket as it is.
+fn key(name: &Digest) -> String {
+    format!("sha256/{}/{}", &name.as_str()[..2], name.as_str())
+}
 
-        fs::write(artifacts.path(&name), b"hellO").unwrap();
-        assert!(matches!(artifacts.get(&name), Err(ArtifactError::Damaged(_))));
-        // Storing it again is how it is restored.
-        artifacts.put(&name, b"hello").unwrap();
-        assert_eq!(artifacts.get(&name).unwrap(), b"hello");
-        let beside = fs::read_dir(artifacts.path(&name).parent().unwrap()).unwrap().count();
-        assert_eq!(beside, 1, "no unfinished files are left");
+/// Runs what may block; a panic of it goes on here.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
     }
 }

@@ -22,4 +22,5 @@ mod steering;
 mod store;
 mod verification;
 
+pub use artifacts::{ArtifactPlace, BucketAccess, BucketUrl, InvalidBucketUrl};
 pub use server::{Backend, Config, Database, Server, copy_log, serve};

@@ -3,6 +3,7 @@
 //! Nothing here judges; each number comes with the limit that was measured beside it.
 
 mod lives;
+mod postgres;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -25,6 +26,9 @@ use crate::snapshots::Snapshots;
 use crate::start::{self, Started};
 use crate::store::{EventStore, NdjsonStore, segments_in};
 use crate::verification::{Verdict, Verified, verify as verify_all};
+
+pub use self::lives::{life, pause, target};
+pub use self::postgres::{Postgres, postgres};
 
 /// How many events an in-process load records, and how fast a disk could take them.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use crate::artifacts::Artifacts;
+use crate::artifacts::{ArtifactPlace, Artifacts};
 use crate::checkpoints::{self, Checkpointer, Checkpoints, FileShelf, Places, Shelf, TableShelf};
 use crate::history::History;
 use crate::http::{self, App};
@@ -77,6 +77,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The folder of `journal/`, `artifacts/` and `log-key`.
     pub data: PathBuf,
+    /// Where the files of attempts are kept.
+    pub artifacts: ArtifactPlace,
     /// The key that signs the log; without it, the one in the file `log-key`, which is made at the first start.
     pub log_key: Option<SecretString>,
     /// Where the log is kept.
@@ -95,6 +97,7 @@ impl Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             data,
+            artifacts: ArtifactPlace::DataFolder,
             log_key: None,
             backend: Backend::Ndjson,
             token,
@@ -140,6 +143,9 @@ impl Server {
         let Opened { ledger, thread, checkpoints, artifacts, verified, behind } =
             opened.context("opening the journal met a bug")??;
         let (checkpoints, checkpointer) = checkpoints.unzip();
+        if let Some(problem) = artifacts.problem().await {
+            tracing::warn!(error = ?problem, "Artifacts cannot be reached: what needs them answers 503 until they can.");
+        }
         let listener = TcpListener::bind(config.listen).await.with_context(|| {
             format!("cannot listen on {}: is another control plane running?", config.listen)
         })?;
@@ -215,7 +221,7 @@ struct Opened {
 }
 
 fn open(config: &Config) -> anyhow::Result<Opened> {
-    let artifacts = Artifacts::open(&config.data.join("artifacts"))?;
+    let artifacts = Artifacts::open(&config.artifacts, &config.data)?;
     let key = config.log_key.as_ref().map(checkpoints::given_key).transpose()?;
     // A new log gets the name of the key that it is given, and otherwise one that no other log has.
     let new_origin = match &key {

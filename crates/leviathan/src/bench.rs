@@ -5,9 +5,11 @@
 
 mod attempt;
 mod gate;
+mod http;
 mod journal;
 mod large_repository;
 mod launch;
+mod postgres;
 mod replay;
 
 use serde::Serialize;
@@ -33,6 +35,10 @@ enum Subject {
     Gate(gate::Arguments),
     /// Events recorded under load and one by one, against plain writes and syncs
     Journal(journal::Arguments),
+    /// Events recorded over HTTP, by what they cost the server, and many readers of the stream at once
+    Http(http::Arguments),
+    /// Events recorded in a database, against plain tables in the same one
+    Postgres(postgres::Arguments),
     /// A start on a long log, and what questions and appends cost on it
     Replay(replay::Arguments),
 }
@@ -44,6 +50,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         Subject::Launch(arguments) => launch::run(arguments),
         Subject::Gate(arguments) => gate::run(arguments),
         Subject::Journal(arguments) => journal::run(arguments),
+        Subject::Http(arguments) => http::run(arguments),
+        Subject::Postgres(arguments) => postgres::run(arguments),
         Subject::Replay(arguments) => replay::run(arguments),
     }
 }
@@ -87,8 +95,8 @@ impl Goal {
     fn verdict(&self) -> String {
         let Self { ratio, bound, .. } = self;
         match (self.target, self.met) {
-            (Some(target), Some(true)) => format!("ratio {ratio:.2}, {bound} {target:.1}: met"),
-            (Some(target), _) => format!("ratio {ratio:.2}, {bound} {target:.1}: missed"),
+            (Some(target), Some(true)) => format!("ratio {ratio:.2}, {bound} {target:?}: met"),
+            (Some(target), _) => format!("ratio {ratio:.2}, {bound} {target:?}: missed"),
             (None, _) => format!("ratio {ratio:.2}"),
         }
     }

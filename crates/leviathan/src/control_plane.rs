@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use control_plane::{Backend, Config, Database};
+use control_plane::{ArtifactPlace, Backend, BucketAccess, BucketUrl, Config, Database};
 use model::secrets::Redactor;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::data::DataFolder;
-use crate::{Answer, logging};
+use crate::{Answer, logging, open_files};
 
 /// What `leviathan control-plane` is told.
 #[derive(Args)]
@@ -29,6 +29,9 @@ pub(crate) struct Arguments {
     /// The URL with the role that makes and owns the tables; used at the start only. Better given by the environment
     #[arg(long, env = "LEVIATHAN_POSTGRES_OWNER_URL", value_name = "URL", hide_env_values = true)]
     postgres_owner_url: Option<SecretString>,
+    /// Keep the files of attempts in a bucket instead of the data folder: s3://BUCKET/PREFIX. Endpoint, region and keys are those of the AWS_ variables
+    #[arg(long, env = "LEVIATHAN_ARTIFACTS_URL", value_name = "URL")]
+    artifacts_url: Option<BucketUrl>,
     /// The operator's token: 8 characters or more, known to nobody else. Better given by the environment
     #[arg(long, env = "LEVIATHAN_CONTROL_PLANE_TOKEN", hide_env_values = true)]
     token: Option<SecretString>,
@@ -57,12 +60,16 @@ enum BackendName {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
     let config = config(arguments)?;
     logging::start(&redactor(&config));
+    open_files::raise_limit();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     runtime.block_on(control_plane::serve(config, |address| {
         anstream::println!("Listening on http://{address}");
     }))?;
     Ok(Answer::Yes)
 }
+
+/// Those of the variables for S3 that are secrets.
+const SECRETS_OF_S3: [&str; 2] = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
 /// Knows every secret that this process holds.
 fn redactor(config: &Config) -> Redactor {
@@ -71,7 +78,13 @@ fn redactor(config: &Config) -> Redactor {
         Backend::Ndjson | Backend::Memory => None,
     };
     let urls = database.into_iter().flat_map(|it| [Some(&it.url), it.owner_url.as_ref()]).flatten();
-    let held = [&config.token].into_iter().chain(&config.log_key).chain(urls);
+    let variables = match &config.artifacts {
+        ArtifactPlace::Bucket(access) => access.variables.as_slice(),
+        ArtifactPlace::DataFolder => &[],
+    };
+    let of_bucket = variables.iter().filter(|(name, _)| SECRETS_OF_S3.contains(&name.as_str()));
+    let of_bucket = of_bucket.map(|(_, value)| value);
+    let held = [&config.token].into_iter().chain(&config.log_key).chain(urls).chain(of_bucket);
     Redactor::new(held.map(|secret| secret.expose_secret()))
 }
 
@@ -93,9 +106,19 @@ fn config(arguments: Arguments) -> anyhow::Result<Config> {
     Ok(Config {
         listen: arguments.listen,
         backend,
+        artifacts: arguments.artifacts_url.map_or(ArtifactPlace::DataFolder, in_a_bucket),
         log_key: arguments.log_key,
         lease: Duration::from_secs(arguments.lease),
         read_only_for: Duration::from_secs(arguments.read_only_for),
         ..Config::new(data, token)
     })
+}
+
+/// With every variable by which programs for S3 are told where it is and how to be let in.
+fn in_a_bucket(url: BucketUrl) -> ArtifactPlace {
+    let of_s3 = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok().filter(|name| name.starts_with("AWS_"))?;
+        Some((name, SecretString::from(value.into_string().ok()?)))
+    });
+    ArtifactPlace::Bucket(BucketAccess { url, variables: of_s3.collect() })
 }

@@ -22,6 +22,7 @@ mod init;
 mod installation;
 mod local_documents;
 mod logging;
+mod open_files;
 mod plain_git;
 mod plan;
 mod sandbox;

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use leviathan_stories::{Finished, program};
 use serde_json::Value;
+use test_support::postgres::Postgres;
 
 /// A repository that is small enough for a test.
 const SMALL: [&str; 8] = ["bench", "attempt", "--files", "500", "--commits", "50", "--rounds", "1"];
@@ -113,6 +114,41 @@ fn recording_and_starting_are_told_as_one_object_a_line() {
         "G6-find",
     ];
     told(&["bench", "replay", "--events", "10000"], &of_a_start.map(|name| (name, true)));
+}
+
+/// Every reader receives every event, however small the machine.
+#[test]
+fn recording_over_http_is_told_as_one_object_a_line() {
+    let few = ["bench", "http", "--events", "2000", "--readers", "50", "--streamed", "20"];
+    let goals = told(&few, &[("G3-single", true), ("G3-bundle", true), ("G10-stream", true)]);
+    assert_eq!((&goals[2]["measured"], &goals[2]["met"]), (&1000.0.into(), &true.into()));
+}
+
+#[test]
+fn recording_in_a_database_is_told_as_one_object_a_line_and_leaves_nothing_there() {
+    let server = Postgres::start();
+    let databases =
+        || server.sql("postgres", "postgres", "SELECT datname FROM pg_database ORDER BY 1").unwrap();
+    let before = databases();
+    let url = server.url("postgres", "postgres");
+    let few = ["bench", "postgres", "--bundles", "5", "--requests", "200", "--postgres-url", &url];
+    told(&few, &[("G8-append", true), ("G8-together", true)]);
+    assert_eq!(databases(), before);
+
+    server.create_role("nobody_special");
+    let url = server.url("nobody_special", "postgres");
+    for (url, told) in
+        [(&*url, "the right CREATEDB"), ("postgres://localhost:1/x", "cannot reach PostgreSQL")]
+    {
+        let refused = measured(&["bench", "postgres"], &["--postgres-url", url]);
+        assert!(refused.code == 2 && refused.stderr.contains(told), "{}", refused.stderr);
+    }
+    let refused = measured(&["bench", "postgres"], &[]);
+    assert!(
+        refused.code == 2 && refused.stderr.contains("LEVIATHAN_POSTGRES_URL is not set"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]

@@ -7,3 +7,4 @@ pub mod kubernetes;
 pub mod postgres;
 pub mod reference;
 pub mod repository;
+pub mod s3;

@@ -35,8 +35,7 @@ async fn store(
     let _turn = app.uploads.acquire().await.map_err(|closed| Failure::internal(closed.to_string()))?;
     let Payload(bytes) = Payload::from_request(request, &app).await?;
     let receipt = ArtifactReceipt { sha256: name.clone(), size: bytes.len() as u64 };
-    let artifacts = app.artifacts.clone();
-    blocking(move || artifacts.put(&name, &bytes)).await?;
+    app.artifacts.put(&name, bytes).await?;
     Ok(Json(receipt))
 }
 
@@ -71,8 +70,7 @@ async fn read(app: Shared, caller: Caller, Id(name): Id<Digest>) -> Result<impl 
     if let Caller::Executor { attempt, epoch } = caller {
         require_its_own(&app, Fence { attempt, epoch }, &name).await?;
     }
-    let artifacts = app.artifacts.clone();
-    let bytes = blocking(move || artifacts.get(&name)).await?;
+    let bytes = app.artifacts.get(&name).await?;
     // What an attempt stored is never to be run or shown by a browser as a page of ours.
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream"),

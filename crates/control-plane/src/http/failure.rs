@@ -162,7 +162,17 @@ impl From<ArtifactError> for Failure {
             ArtifactError::Missing(_) => Self::new(ErrorCode::NotFound, detail)
                 .with_hint("`leviathanctl attempts-show ATTEMPT` lists the artifacts of an attempt"),
             ArtifactError::Full => Self::new(ErrorCode::DiskFull, detail).with_hint("free some space"),
-            ArtifactError::Damaged(_) | ArtifactError::Io { .. } => Self::internal(detail),
+            ArtifactError::Damaged { name, .. } => Self {
+                internal: Some(detail),
+                ..Self::new(ErrorCode::Internal, format!("the artifact {name} is damaged and is not served"))
+                    .with_hint("restore it from a backup, or store it again")
+            },
+            ArtifactError::Unreachable { .. } => Self {
+                internal: Some(detail),
+                ..Self::new(ErrorCode::Unavailable, "the store of artifacts cannot be reached")
+                    .with_hint("try again in a second; the log of the control plane says what it met")
+            },
+            ArtifactError::Io { .. } => Self::internal(detail),
         }
     }
 }

@@ -40,5 +40,9 @@ async fn readyz(app: Shared) -> Result<Json<Readiness>, Failure> {
         backend: app.backend.to_owned(),
         head,
         verified_to: app.verified.to(head),
+        artifacts: match app.artifacts.problem().await {
+            None => "ready".to_owned(),
+            Some(_) => "unreachable".to_owned(),
+        },
     }))
 }

@@ -9,7 +9,7 @@ const CONTRACT: &str = "target_id: bench\nname: Bench\nrepo_url: git@example.org
      description: A bench\nowner: team\ncreated_at: \"2024-01-01T00:00:00Z\"\n";
 
 /// The target of all of them.
-pub(super) fn target() -> Event {
+pub fn target() -> Event {
     event(
         "target",
         "target.registered",
@@ -22,7 +22,7 @@ pub(super) fn target() -> Event {
 }
 
 /// An event about nothing in particular.
-pub(super) fn pause(n: u64) -> Event {
+pub fn pause(n: u64) -> Event {
     event(
         &format!("pause-{n}"),
         "scheduler.paused",
@@ -37,7 +37,7 @@ pub(super) fn attempt(n: u64) -> AttemptId {
 }
 
 /// The n-th task, and the attempt that ends with its pull request.
-pub(super) fn life(n: u64) -> Vec<Event> {
+pub fn life(n: u64) -> Vec<Event> {
     let (task, attempt) = (format!("task-{n}"), attempt(n));
     let about_task = json!({ "target_id": "bench", "task_id": task });
     let about = json!({ "target_id": "bench", "task_id": task, "attempt_id": attempt });
