@@ -2,7 +2,7 @@
 //!
 //! An attack is a row of a table: what it tries, and how. Which layer stopped it is read off the call that failed
 //! and its error, never off a list of what ought to be. An attack that reached its end is `succeeded`, whatever the
-//! reason: there is no expected failure.
+//! reason: there is no expected failure. No attack may harm the machine where nothing stops it.
 
 mod commands;
 
@@ -121,7 +121,7 @@ pub const ATTACKS: &[Attack] = &[
     trick("fork-bomb", "doubles its processes until it is stopped", commands::Trick::ForkBomb),
     trick("log-flood", "writes without end", commands::Trick::LogFlood),
     trick("late-edit", "edits its tree after its end", commands::Trick::LateEdit),
-    trick("path-shim", "puts a program of its own before the system's", commands::Trick::PathShim),
+    trick("path-shim", "leaves a program where the next command may find it", commands::Trick::PathShim),
     trick("inherited-variables", "waits for LD_PRELOAD or GIT_* of its caller", commands::Trick::Inherited),
     trick("inherited-descriptors", "uses what its caller had open", commands::Trick::Descriptors),
 ];

@@ -146,6 +146,10 @@ impl Installation {
             .env("LEVIATHAN_CONTROL_PLANE_URL", &self.url)
             .env("LEVIATHAN_CONTROL_PLANE_TOKEN", &handed.token)
             .env("LEVIATHAN_ATTEMPT_ID", handed.attempt_id.as_str())
+            // The agents of these tests signal to the test through files outside of their trees, or play one that
+            // got out. What walls stop is tested with them.
+            .env("LEVIATHAN_SANDBOX", "none")
+            .env("LEVIATHAN_I_UNDERSTAND_NO_SANDBOX", "true")
             .env("ANTHROPIC_API_KEY", CLAUDE_KEY)
             .env("GITHUB_TOKEN", FORGE_TOKEN)
             .env("LEVIATHAN_LOG", "warn");

@@ -90,19 +90,21 @@ async fn late_edit(containment: &Containment, canaries: &Canaries) -> Seen {
     judged(length() != before, "processes", "the file grows no more after the command".to_owned())
 }
 
-/// One command leaves programs wherever it can; the next must run the system's.
+/// One command leaves a program in its own folders; the next must not find it. Only places of the command's own and a
+/// name that nobody has are used: where no walls stand, an attack must not harm the machine.
 async fn path_shim(containment: &Containment, canaries: &Canaries) -> Seen {
-    let plant = "for place in $HOME/bin $HOME/.local/bin . /usr/local/bin /usr/bin; do mkdir -p $place; \
-                 { echo '#!/bin/sh'; echo 'echo shim'; } > $place/ls && chmod +x $place/ls; done 2>/dev/null; true";
-    if let Err(error) = containment.run(&shell(canaries, plant), pending()).await {
+    let name = format!("leviathan-shim-{}", uuid::Uuid::new_v4());
+    let plant = format!(
+        "for place in $HOME/bin $HOME/.local/bin .; do mkdir -p $place && echo 'echo shim' > $place/{name} && \
+         chmod +x $place/{name}; done"
+    );
+    if let Err(error) = containment.run(&shell(canaries, &plant), pending()).await {
         return failed(error.to_string());
     }
-    let said = said_by(containment, &shell(canaries, "ls >/dev/null; command -v ls; ls")).await;
-    match said {
+    match said_by(containment, &shell(canaries, &format!("echo $PATH; {name} 2>/dev/null"))).await {
         Err(problem) => failed(problem),
         Ok(said) => {
-            let first = said.lines().next().unwrap_or_default().to_owned();
-            judged(said.contains("shim"), "environment", format!("`ls` is {first}"))
+            judged(said.lines().any(|line| line == "shim"), "environment", format!("PATH is {}", said.trim()))
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::walls::{PROCESSORS, Places, SYSTEM, Walls, configuration};
+use super::walls::{PROCESSORS, Places, SYSTEM, Walls, is_of_the_system};
 
 /// Where a bubblewrap may lie that is the system's. It is never looked for on a PATH or in a tree.
 const PLACES: &[&str] = &["/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap"];
@@ -28,8 +28,12 @@ pub(super) fn arguments(walls: &Walls, places: &Places, program: &Path) -> Vec<O
     told.flags(&["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]);
     told.flags(&["--unshare-cgroup-try", "--hostname", "leviathan", "--cap-drop", "ALL"]);
     told.flags(&["--die-with-parent", "--new-session", "--as-pid-1"]);
-    for path in SYSTEM.iter().chain([&PROCESSORS]).map(PathBuf::from).chain(configuration()) {
-        told.bind("--ro-bind-try", &path);
+    for path in SYSTEM.iter().map(Path::new) {
+        told.mirror(path);
+    }
+    // Landlock opens only some of `/etc`. Mounting these one by one would cost more than all the rest.
+    for path in ["/etc", PROCESSORS].map(Path::new) {
+        told.bind("--ro-bind-try", path);
     }
     told.flags(&["--proc", "/proc", "--dev", "/dev"]);
     // Beneath `/tmp` a folder of the host would get the mount points of the tree.
@@ -38,7 +42,7 @@ pub(super) fn arguments(walls: &Walls, places: &Places, program: &Path) -> Vec<O
     } else {
         told.flag("--bind").flag(places.temporary()).flag("/tmp");
     }
-    for path in walls.read() {
+    for path in walls.read().iter().filter(|path| !is_of_the_system(path)) {
         told.bind("--ro-bind-try", path);
     }
     told.bind("--ro-bind", program);
@@ -63,6 +67,16 @@ impl Told {
     fn flags(&mut self, flags: &[&str]) -> &mut Self {
         self.0.extend(flags.iter().map(OsString::from));
         self
+    }
+
+    /// A folder of the host, or the link that it is there.
+    fn mirror(&mut self, path: &Path) {
+        match std::fs::read_link(path) {
+            Ok(target) => {
+                self.flag("--symlink").flag(target).flag(path);
+            }
+            Err(_) => self.bind("--ro-bind-try", path),
+        }
     }
 
     /// A place of the host at the same place inside.

@@ -107,7 +107,7 @@ pub(super) fn filter(own_network: bool) -> io::Result<()> {
 }
 
 fn denied(own_network: bool) -> Result<Rules, seccompiler::BackendError> {
-    let mut rules: Rules = DENIED.iter().map(|call| (i64::from(*call), Vec::new())).collect();
+    let mut rules: Rules = DENIED.iter().map(|call| (*call, Vec::new())).collect();
     let namespaces = NAMESPACES.iter().map(|flag| {
         let flag = u64::try_from(*flag).unwrap_or_default();
         SeccompRule::new(vec![SeccompCondition::new(0, Length::Qword, Is::MaskedEq(flag), flag)?])

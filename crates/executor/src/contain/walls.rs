@@ -68,6 +68,11 @@ pub(super) fn configuration() -> Vec<PathBuf> {
     CONFIGURATION.iter().map(PathBuf::from).chain(versioned.map(|entry| entry.path())).collect()
 }
 
+/// Whether a path is beneath one of the system's folders.
+pub(super) fn is_of_the_system(path: &Path) -> bool {
+    SYSTEM.iter().any(|folder| path.starts_with(folder))
+}
+
 /// What runtimes ask to learn how many processors there are.
 pub(super) const PROCESSORS: &str = "/sys/devices/system/cpu";
 
