@@ -243,7 +243,7 @@ fn inspect(
             let mut reader = BufReader::with_capacity(1 << 16, stdout);
             let scan = |object: &ObjectId| scanned.contains(object).then(|| redactor.scan());
             let next = |object: &&ObjectId| {
-                Ok(((*object).clone(), inspect_next(&mut reader, object, scan(*object))?))
+                Ok(((*object).clone(), inspect_next(&mut reader, object, scan(object))?))
             };
             wanted.iter().map(next).collect()
         },

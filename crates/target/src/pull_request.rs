@@ -92,7 +92,7 @@ impl PullRequestText {
             (INTEGRITY_LABEL, !facts.weakenings.is_empty()),
         ];
         let labels =
-            labels.into_iter().filter_map(|(label, applies)| applies.then(|| label.to_owned())).collect();
+            labels.into_iter().filter(|(_, applies)| *applies).map(|(label, _)| label.to_owned()).collect();
         let clean = |text: String| facts.redactor.clean(&text);
         Self { title: clean(title(facts)), body: clean(body(facts, &protected)), labels }
     }
