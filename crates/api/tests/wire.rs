@@ -185,7 +185,11 @@ fn failure() -> Value {
 }
 
 fn limits() -> Value {
-    json!({ "max_concurrent": 1, "max_open_prs": 3, "overlap_waits": true })
+    let spending = json!({
+        "per_attempt_micro_usd": 5_000_000, "per_task_micro_usd": 10_000_000, "per_day_micro_usd": 20_000_000,
+        "everything_per_day_micro_usd": 50_000_000, "is_paid_by_default": true,
+    });
+    json!({ "max_concurrent": 1, "max_open_prs": 3, "overlap_waits": true, "spending": spending })
 }
 
 fn pass() -> Value {

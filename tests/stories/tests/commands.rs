@@ -119,8 +119,9 @@ fn a_cancelled_attempt_stops_at_once_and_leaves_nothing_running() {
     // The agent leaves a process behind that nothing but its own name connects to the attempt.
     let marker = format!("leviathan-story-{}", std::process::id());
     let mut story = story(&[("slow", "x")]);
-    let script = story.data().join("slow.sh");
-    std::fs::create_dir_all(story.data()).unwrap();
+    // An agent of the operator's own is no part of the repository: the sandbox must be told where it may be read.
+    let tools = tempfile::tempdir().unwrap();
+    let script = tools.path().join("slow.sh");
     std::fs::write(
         &script,
         format!(
@@ -129,6 +130,7 @@ fn a_cancelled_attempt_stops_at_once_and_leaves_nothing_running() {
     )
     .unwrap();
     story.set("LEVIATHAN_AGENT", &format!("command:bash {}", script.display()));
+    story.set("LEVIATHAN_SANDBOX_READ", tools.path().to_str().unwrap());
     let backlog = format!("tasks:\n{}", task("slow", "x").replace("    agent: {command: 'x'}\n", ""));
     story.origin.commit(
         "main",
