@@ -50,6 +50,8 @@ struct Installation {
     url: String,
     client: Client,
     runtime: tokio::runtime::Runtime,
+    /// Whether commands are walled in.
+    has_walls: bool,
 }
 
 impl Installation {
@@ -63,7 +65,23 @@ impl Installation {
         let (control_plane, url) = start_control_plane(home.path(), "127.0.0.1:0");
         let client = Client::new(&url, SecretString::from(OPERATOR)).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        Self { home, origin, control_plane, url, client, runtime }
+        Self { home, origin, control_plane, url, client, runtime, has_walls: true }
+    }
+
+    /// For agents that reach out of their tree on purpose: to play one that got out, or to make something happen at
+    /// a moment that only they know.
+    fn without_walls() -> Self {
+        let mut installation = Self::new();
+        installation.has_walls = false;
+        installation
+    }
+
+    /// What executors are told of the sandbox.
+    fn sandbox(&self) -> &'static [(&'static str, &'static str)] {
+        if self.has_walls {
+            return &[];
+        }
+        &[("LEVIATHAN_SANDBOX", "none"), ("LEVIATHAN_I_UNDERSTAND_NO_SANDBOX", "true")]
     }
 
     fn data(&self) -> PathBuf {
@@ -146,10 +164,7 @@ impl Installation {
             .env("LEVIATHAN_CONTROL_PLANE_URL", &self.url)
             .env("LEVIATHAN_CONTROL_PLANE_TOKEN", &handed.token)
             .env("LEVIATHAN_ATTEMPT_ID", handed.attempt_id.as_str())
-            // The agents of these tests signal to the test through files outside of their trees, or play one that
-            // got out. What walls stop is tested with them.
-            .env("LEVIATHAN_SANDBOX", "none")
-            .env("LEVIATHAN_I_UNDERSTAND_NO_SANDBOX", "true")
+            .envs(self.sandbox().iter().copied())
             .env("ANTHROPIC_API_KEY", CLAUDE_KEY)
             .env("GITHUB_TOKEN", FORGE_TOKEN)
             .env("LEVIATHAN_LOG", "warn");
@@ -454,7 +469,7 @@ fn two_executors_of_one_attempt_do_not_work_at_once() {
 
 #[test]
 fn a_control_plane_that_is_away_for_a_while_costs_nothing() {
-    let mut installation = Installation::new();
+    let mut installation = Installation::without_walls();
     let begun = installation.home.path().join("begun");
     let handed = installation.claim(&format!("touch {}; sleep 1; {GOOD}", begun.display()));
     let mut executor = installation.executor(&handed, None);
@@ -508,7 +523,7 @@ fn environment_holds(process: &Path, text: &str) -> bool {
 
 #[test]
 fn a_forge_that_is_down_parks_the_publishing_and_nothing_is_computed_again() {
-    let installation = Installation::new();
+    let installation = Installation::without_walls();
     let handed = installation
         .claim(&format!("{GOOD}; rm -rf {0}.away; mv {0} {0}.away", installation.origin.dir().display()));
     assert_eq!(installation.execute(&handed, None).code(), Some(0));

@@ -16,7 +16,7 @@ use target::{Git, Mirror, Remote};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
-use super::watch::{Halt, end_all_descendants};
+use super::watch::{ENDING, Halt, end_all_descendants};
 use super::{Ending, Settings};
 use crate::contain;
 use crate::courier::Courier;
@@ -220,6 +220,7 @@ impl<'a> Supervision<'a> {
             StageOutcome::Failed(failed) => (EventKind::AttemptFailed(failed), Ending::Failed),
         };
         self.record(event)?;
+        self.activity.send_replace(ENDING);
         self.courier.deliver().await?;
         Ok(ending)
     }

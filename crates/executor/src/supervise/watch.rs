@@ -25,6 +25,10 @@ const LOOK: Duration = Duration::from_millis(500);
 /// What an executor is at while the work stage says more.
 pub(crate) const WORKING: &str = "working";
 
+/// What an executor is at once it tells how the attempt ended. From then on a heartbeat would be refused for that end
+/// itself, and so none is sent.
+pub(crate) const ENDING: &str = "ending";
+
 /// The most bytes that are read of what the work stage says it is at.
 const LONGEST_ACTIVITY: u64 = 4 << 10;
 
@@ -112,7 +116,11 @@ pub(crate) async fn heartbeats(
         told.unwrap_or_else(|| stage.to_owned())
     };
     let mut told_paused = None;
+    let is_ending = || *activities.borrow() == ENDING;
     loop {
+        if is_ending() {
+            return pending().await;
+        }
         let activity = activity_now();
         let rest = match client.heartbeat(attempt, &HeartbeatRequest { activity: activity.clone() }).await {
             Ok(heard) => {
@@ -123,6 +131,8 @@ pub(crate) async fn heartbeats(
             }
             // The attempt may go on without an answer; nothing is published without one.
             Err(error) if error.is_transient() => HEARTBEAT,
+            // It was on its way when the end was recorded.
+            Err(_) if is_ending() => return pending().await,
             Err(error) => match error.code() {
                 Some(ErrorCode::Fenced | ErrorCode::IllegalStep | ErrorCode::NotFound) => {
                     return Halt::Fenced(error.to_string());

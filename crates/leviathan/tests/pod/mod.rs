@@ -55,10 +55,7 @@ impl<'a> Pod<'a> {
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", self.volume("tmp"))
             .env("LEVIATHAN_POD_DIR", &root)
-            // The agents of these tests signal to the test through files outside of their trees, or play one that
-            // got out. What walls stop is tested with them.
-            .env("LEVIATHAN_SANDBOX", "none")
-            .env("LEVIATHAN_I_UNDERSTAND_NO_SANDBOX", "true")
+            .envs(self.installation.sandbox().iter().copied())
             .env("LEVIATHAN_ATTEMPT_ID", self.handed.attempt_id.as_str())
             .env("LEVIATHAN_EXECUTOR_NAME", NAME)
             .env("LEVIATHAN_TERMINATION_LOG", self.termination_log(stage))
@@ -313,7 +310,7 @@ fn one_epoch_is_begun_by_one_pod() {
 
 #[test]
 fn a_work_zone_cannot_say_what_only_publishing_may_say() {
-    let installation = Installation::new();
+    let installation = Installation::without_walls();
     let ground = tempfile::tempdir().unwrap();
     let forged = ground.path().join("forged.json");
     let spool = ground.path().join("spool");
@@ -344,7 +341,7 @@ fn a_work_zone_cannot_say_what_only_publishing_may_say() {
 
 #[test]
 fn a_link_in_the_handover_leads_nowhere() {
-    let installation = Installation::new();
+    let installation = Installation::without_walls();
     let ground = tempfile::tempdir().unwrap();
     let handover = ground.path().join("handover");
     let secret = ground.path().join("secret");
@@ -482,7 +479,7 @@ fn bring_back(installation: &Installation) {
 
 #[test]
 fn a_later_pod_publishes_what_an_earlier_one_verified() {
-    let installation = Installation::new();
+    let installation = Installation::without_walls();
     let handed = parked(&installation);
     // The forge is still away: nothing is lost, and nothing is done again.
     let second = installation.dispatch(&handed);
@@ -504,7 +501,7 @@ fn a_later_pod_publishes_what_an_earlier_one_verified() {
 
 #[test]
 fn one_epoch_publishes_once() {
-    let installation = Installation::new();
+    let installation = Installation::without_walls();
     let handed = parked(&installation);
     bring_back(&installation);
     let next = installation.dispatch(&handed);
@@ -516,7 +513,7 @@ fn one_epoch_publishes_once() {
 
 #[test]
 fn a_candidate_that_nobody_kept_ends_its_attempt_as_lost() {
-    let installation = Installation::new();
+    let installation = Installation::without_walls();
     let handed = parked(&installation);
     bring_back(&installation);
     let detail = detail(&installation, &handed);

@@ -251,7 +251,7 @@ const ROWS: &[Row] = &[
     (
         "folders that differ by case",
         |room| room.write("SRC/new.py", "x\n"),
-        &[("SRC", Collision)],
+        &[("SRC", Collision), ("SRC/new.py", NotAllowedByTask)],
         Some(ScopeViolation),
     ),
     (
