@@ -103,11 +103,16 @@ impl Postgres {
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
-    /// Kills the server as a power cut would: SIGKILL, without a word to anybody.
+    /// Kills the server as a power cut would: SIGKILL to it and to each of its sessions, without a word to anybody.
     pub fn kill(&self) {
         let mut server = self.server.lock().expect("no test panics while it holds this");
         if let Some(mut server) = server.take() {
+            let sessions = children(server.id());
             let _ = server.kill();
+            // A session that outlives the server may still commit what it was asked for.
+            if !sessions.is_empty() {
+                let _ = Command::new("kill").arg("-KILL").args(&sessions).stderr(Stdio::null()).status();
+            }
             let _ = server.wait();
         }
     }
@@ -191,6 +196,12 @@ impl Drop for Postgres {
         }
         self.kill();
     }
+}
+
+/// The processes that a process has started and not outlived.
+fn children(pid: u32) -> Vec<String> {
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    listed.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Where the programs of PostgreSQL are: on the `PATH`, or where Debian keeps them.
