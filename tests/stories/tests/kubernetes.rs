@@ -231,6 +231,12 @@ fn a_scheduler_that_is_killed_makes_no_second_job() {
     let site = Site::new(GREET);
     let mut scheduler = site.scheduler();
     let job = site.next_job(&[]);
+    // Killed before that, it leaves a pod that cannot start, and after half a minute another Job rightly takes its place.
+    eventually("the Job has its Secret", || {
+        let is_its =
+            |secret: &Value| secret["metadata"]["name"].as_str().is_some_and(|name| name.contains(&job));
+        site.cluster.objects("secrets").iter().any(is_its)
+    });
     scheduler.kill();
     let _another = site.scheduler();
     requested_pass(&site);
