@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use model::event::{
-    ArtifactStored, ChangePermitted, InvariantChecked, Reason, SandboxReported, Timestamp, Usage,
-    ViolationRecord,
+    ArtifactStored, ChangePermitted, InvariantChecked, NetworkRequest, Reason, SandboxReported, Timestamp,
+    Usage, ViolationRecord,
 };
 use model::graph::{Failure, Invalidation, Pause, PullRequest, Unregistration};
 use model::select::TargetLimits;
@@ -302,6 +302,12 @@ pub struct AttemptDetail {
     pub checks: Vec<CheckView>,
     /// The sandbox it ran in.
     pub sandbox: Option<SandboxReported>,
+    /// What its commands asked of the network, oldest report first.
+    #[serde(default)]
+    pub network: Vec<NetworkRequest>,
+    /// How many further requests the reports had no place for.
+    #[serde(default)]
+    pub network_omitted: u64,
     /// What the agent said at the end of each round. Claims, never evidence.
     pub agent_notes: Vec<String>,
     /// Its stored files.

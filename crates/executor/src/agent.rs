@@ -64,6 +64,9 @@ pub struct Brief {
     pub forbidden_patterns: Vec<String>,
     /// The checks that must pass.
     pub invariants: Vec<BriefInvariant>,
+    /// The hosts that its commands reach, by https through the proxy of `HTTPS_PROXY`. Usually none.
+    #[serde(default)]
+    pub hosts: Vec<String>,
     /// The commit from which the tree was exported.
     pub base_commit: CommitId,
     /// 1 for the first round. A later one follows failed checks.
@@ -97,6 +100,7 @@ impl Brief {
                     check: invariant.check.clone(),
                 })
                 .collect(),
+            hosts: spec.policy.network.agent.clone(),
             base_commit: spec.commit.clone(),
             round: 1,
             failed_checks: Vec::new(),

@@ -6,10 +6,12 @@
 
 mod commands;
 
+use model::event::NetworkUse;
 use serde::Serialize;
 
 use crate::contain::probe::{Answer, Probe};
 use crate::contain::{Containment, Walls};
+use crate::network::{Hosts, Proxy, Tally};
 use crate::sandbox::Canaries;
 
 /// What part of the product an attack is aimed at.
@@ -22,6 +24,8 @@ pub enum Group {
     Sandbox,
     /// The credentials.
     Secrets,
+    /// The proxy that leads to permitted hosts.
+    Network,
     /// Documents and requests from outside.
     Inputs,
 }
@@ -44,6 +48,8 @@ enum How {
     Probe(fn(&Canaries) -> Probe),
     /// A command, and a look from outside at what came of it.
     Command(commands::Trick),
+    /// A wish for a place, said to a proxy that leads to these hosts.
+    Tunnel { hosts: &'static [&'static str], place: &'static str },
 }
 
 /// What an attack came to.
@@ -55,6 +61,8 @@ pub struct Finding {
     pub row: usize,
     /// What it was aimed at.
     pub group: Group,
+    /// What it did, for people.
+    pub does: &'static str,
     /// Whether it was stopped.
     pub outcome: Outcome,
     /// The layer that stopped it.
@@ -124,7 +132,41 @@ pub const ATTACKS: &[Attack] = &[
     trick("path-shim", "leaves a program where the next command may find it", commands::Trick::PathShim),
     trick("inherited-variables", "waits for LD_PRELOAD or GIT_* of its caller", commands::Trick::Inherited),
     trick("inherited-descriptors", "uses what its caller had open", commands::Trick::Descriptors),
+    tunnel("other-host", "asks the proxy for a host that no policy names", OPEN, "evil.example:443"),
+    tunnel(
+        "host-below",
+        "asks for a host whose name ends like a permitted one",
+        OPEN,
+        "evil-allowed.example:443",
+    ),
+    tunnel("other-port", "asks for another port of a permitted host", OPEN, "allowed.example:22"),
+    tunnel(
+        "own-machine",
+        "asks for a permitted name that leads to this machine",
+        &["localhost"],
+        "localhost:443",
+    ),
+    tunnel(
+        "private-network",
+        "asks for an address of a private network, where all hosts are open",
+        ALL,
+        "10.0.0.1:443",
+    ),
+    tunnel("mapped-address", "hides this machine in an address of IPv6", ALL, "[::ffff:127.0.0.1]:443"),
+    tunnel("metadata", "asks for a cloud's metadata, where all hosts are open", ALL, "169.254.169.254:443"),
 ];
+
+const OPEN: &[&str] = &["allowed.example"];
+const ALL: &[&str] = &["*"];
+
+const fn tunnel(
+    name: &'static str,
+    does: &'static str,
+    hosts: &'static [&'static str],
+    place: &'static str,
+) -> Attack {
+    Attack { name, group: Group::Network, does, how: How::Tunnel { hosts, place } }
+}
 
 const fn sandbox(name: &'static str, does: &'static str, probe: fn(&Canaries) -> Probe) -> Attack {
     Attack { name, group: Group::Sandbox, does, how: How::Probe(probe) }
@@ -149,11 +191,31 @@ pub async fn attack(containment: &Containment, canaries: &Canaries) -> Vec<Findi
         let (outcome, by, detail) = match attack.how {
             How::Probe(probe) => probed(containment, canaries, &probe(canaries)).await,
             How::Command(trick) => commands::play(trick, containment, canaries).await,
+            How::Tunnel { hosts, place } => tunnelled(containment, canaries, hosts, place).await,
         };
-        let (row, by) = (index + 1, by.to_owned());
-        findings.push(Finding { attack: attack.name, row, group: attack.group, outcome, by, detail });
+        let Attack { name, group, does, .. } = *attack;
+        findings.push(Finding {
+            attack: name,
+            row: index + 1,
+            group,
+            does,
+            outcome,
+            by: by.to_owned(),
+            detail,
+        });
     }
     findings
+}
+
+/// Without namespaces there is no proxy, and the attack meets the walls themselves.
+async fn tunnelled(containment: &Containment, canaries: &Canaries, hosts: &[&str], place: &str) -> Seen {
+    let hosts = Hosts::new(hosts.iter().map(|host| (*host).to_owned()).collect());
+    let proxy = Proxy::new(NetworkUse::Agent, hosts, Vec::new(), Tally::default());
+    let containment = match containment.walls().bubblewrap() {
+        Some(_) => containment.clone().with_way_out(proxy),
+        None => containment.clone(),
+    };
+    probed(&containment, canaries, &Probe::Tunnel(place.to_owned())).await
 }
 
 type Seen = (Outcome, &'static str, String);
@@ -207,6 +269,7 @@ fn layer_without_effect(probe: &Probe) -> &'static str {
         Probe::SetUser => "privileges",
         Probe::Signal(_) => "namespaces",
         Probe::Environment(_) => "environment",
+        Probe::Tunnel(_) => "proxy",
         Probe::Read(_)
         | Probe::Write(_)
         | Probe::ReadByLink(_)

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use model::change::InvariantReport;
-use model::event::{SandboxReported, Usage};
+use model::event::{NetworkRequest, SandboxReported, Usage};
 use model::{AttemptId, CommitId, Digest};
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,9 @@ pub struct Manifest {
     pub usage: Usage,
     /// The walls within which everything foreign ran.
     pub sandbox: SandboxReported,
+    /// What its commands asked of the network.
+    #[serde(default)]
+    pub network: Vec<NetworkRequest>,
 }
 
 /// The form that this version writes and reads.

@@ -32,8 +32,10 @@ const SCRATCH: &str = "scratch";
 /// What all runs of an attempt's checks share.
 #[derive(Debug, Clone)]
 pub struct Checks {
-    /// How the commands are contained.
+    /// How the checks are contained.
     pub containment: Containment,
+    /// How the commands of `setup` are.
+    pub setup_containment: Containment,
     /// The repository that holds the commits.
     pub repository: Repository,
     /// Where the trees and logs go.
@@ -87,7 +89,13 @@ impl Checks {
         redactor: Redactor,
     ) -> Self {
         let (setup, invariants) = (policy.setup.clone(), policy.invariants.clone());
-        Self { containment, repository, folder, setup, invariants, redactor }
+        let setup_containment = containment.clone();
+        Self { containment, setup_containment, repository, folder, setup, invariants, redactor }
+    }
+
+    /// Contains the commands in this way from now on.
+    pub fn set_containment(&mut self, setup: Containment, checks: Containment) {
+        (self.setup_containment, self.containment) = (setup, checks);
     }
 
     /// Runs every invariant at `commit`, in order, whatever the others show. `name` tells the runs of an attempt
@@ -187,8 +195,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn set_up(&self, bounds: &Bounds) -> Result<SetUp, Error> {
-        let Checks { containment, setup, .. } = self.checks;
-        set_up(containment, setup, &self.tree, &self.scratch, &self.logs, bounds).await
+        let Checks { setup_containment, setup, .. } = self.checks;
+        set_up(setup_containment, setup, &self.tree, &self.scratch, &self.logs, bounds).await
     }
 
     async fn check_all(mut self, bounds: &Bounds) -> Result<Vec<Checked>, Error> {

@@ -4,8 +4,8 @@
 //! program is executed once more as a *keeper*: it becomes the reaper of everything the command starts, gives
 //! the command a cleared environment, limits and an empty set of descriptors, and when the command ends, runs
 //! too long, writes too much or is cancelled, it kills every descendant, also one that called `setsid` or
-//! forked twice. The keeper holds one end of a pipe whose other end only this process has: if this process is
-//! killed, the pipe closes and the keeper kills everything as well.
+//! forked twice. The keeper holds one end of a socket whose other end only this process has: if this process is
+//! killed, the socket closes and the keeper kills everything as well.
 //!
 //! Between the command and the rest of the machine stand its [`Walls`]: namespaces, landlock and a filter of system
 //! calls. A command whose walls cannot be put up does not run.
@@ -25,8 +25,10 @@ mod processes;
 mod seccomp;
 mod walls;
 mod warden;
+mod way_out;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -34,7 +36,10 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin};
+use tokio::net::UnixStream;
+use tokio::process::Child;
+
+use crate::network::Proxy;
 
 pub use log::{Excerpt, excerpt};
 pub use plan::{End, Limits, Program};
@@ -63,6 +68,7 @@ pub struct Containment {
     program: PathBuf,
     environment: BTreeMap<String, String>,
     walls: Walls,
+    way_out: Option<Proxy>,
 }
 
 /// One command to run.
@@ -143,13 +149,20 @@ impl Containment {
         let ours = [("PATH", DEFAULT_PATH), ("LANG", "C.UTF-8")].into_iter().chain(QUIET_TOOLS);
         let mut all: BTreeMap<_, _> = ours.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         all.extend(environment);
-        Self { program: program.into(), environment: all, walls: Walls::filters(Vec::new()) }
+        Self { program: program.into(), environment: all, walls: Walls::filters(Vec::new()), way_out: None }
     }
 
     /// The same with other walls.
     #[must_use]
     pub fn within(self, walls: Walls) -> Self {
         Self { walls, ..self }
+    }
+
+    /// The same with a way to the hosts that `proxy` permits. Namespaces are needed: without them a command that needs
+    /// the way does not run. Without any walls the network is open anyway, and the way is not offered.
+    #[must_use]
+    pub fn with_way_out(self, proxy: Proxy) -> Self {
+        Self { way_out: Some(proxy).filter(|_| self.walls.has_filters()), ..self }
     }
 
     /// The walls around each command.
@@ -174,40 +187,53 @@ impl Containment {
         make_scratch(command).await?;
         let (mut keeper, lifeline) = self.start_keeper(command).await?;
         let patience = command.limits.timeout + GRACE;
-        match tokio::time::timeout(patience, report_of(&mut keeper, lifeline, cancelled)).await {
+        let report = report_of(&mut keeper, lifeline, self.way_out.as_ref(), cancelled);
+        match tokio::time::timeout(patience, report).await {
             Ok(report) => report,
             Err(_too_late) => Err(Error::KeeperLost),
         }
     }
 
-    async fn start_keeper(&self, command: &Command) -> Result<(Child, ChildStdin), Error> {
+    async fn start_keeper(&self, command: &Command) -> Result<(Child, UnixStream), Error> {
         let failed = |source| Error::Keeper { program: self.program.clone(), source };
-        let mut keeper = tokio::process::Command::new(&self.program)
+        let (mut lifeline, keepers_end) = lifeline().map_err(failed)?;
+        let keeper = tokio::process::Command::new(&self.program)
             .arg(plan::KEEPER_ARGUMENT)
             .env_clear()
             .current_dir("/")
-            .stdin(Stdio::piped())
+            .stdin(keepers_end)
             .stdout(Stdio::piped())
             .spawn()
             .map_err(failed)?;
-        let mut lifeline = keeper.stdin.take().expect("stdin was asked to be a pipe");
-        let message = plan::Plan::new(command, &self.environment, &self.walls).to_bytes(&command.stdin);
+        let has_way_out = self.way_out.is_some();
+        let plan = plan::Plan::new(command, &self.environment, &self.walls, has_way_out);
+        let message = plan.to_bytes(&command.stdin);
         // A keeper that died while it read the plan is noticed by the missing report.
         let _ = lifeline.write_all(&message).await;
         Ok((keeper, lifeline))
     }
 }
 
+/// Our end of the lifeline, and the keeper's.
+fn lifeline() -> io::Result<(UnixStream, Stdio)> {
+    let (ours, keepers) = UnixStream::pair()?;
+    let keepers = keepers.into_std()?;
+    keepers.set_nonblocking(false)?;
+    Ok((ours, Stdio::from(std::os::fd::OwnedFd::from(keepers))))
+}
+
 /// Waits for the keeper's report. The lifeline stays open until then, or until `cancelled` closes it.
 async fn report_of(
     keeper: &mut Child,
-    lifeline: ChildStdin,
+    lifeline: UnixStream,
+    way_out: Option<&Proxy>,
     cancelled: impl Future<Output = ()>,
 ) -> Result<Outcome, Error> {
     let mut stdout = keeper.stdout.take().expect("stdout was asked to be a pipe");
     let mut text = Vec::new();
     let is_complete = tokio::select! {
         read = stdout.read_to_end(&mut text) => read.is_ok(),
+        never = serve(way_out, &lifeline) => match never {},
         () = cancelled => {
             drop(lifeline);
             matches!(tokio::time::timeout(GRACE, stdout.read_to_end(&mut text)).await, Ok(Ok(_)))
@@ -223,6 +249,16 @@ async fn report_of(
         Ok(plan::Report::Ended { end, duration, output_bytes }) => {
             Ok(Outcome { end, duration, output_bytes })
         }
+    }
+}
+
+/// Answers what the command asks of the network, for as long as it runs.
+async fn serve(way_out: Option<&Proxy>, lifeline: &UnixStream) -> Infallible {
+    let Some(proxy) = way_out else { return std::future::pending().await };
+    match way_out::received(lifeline).await {
+        Ok(listener) => proxy.serve(listener).await,
+        // The command meets a port at which nobody answers.
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -14,6 +14,7 @@ mod courier;
 pub mod fault;
 pub mod folder;
 pub mod job;
+pub mod network;
 pub mod pod;
 pub mod publish;
 pub mod sandbox;

@@ -218,6 +218,7 @@ impl<'a> Publish<'a> {
             change,
             agent: AgentNote { summary: &summary, criteria: &criteria },
             sandbox: &self.manifest.sandbox,
+            network: &self.manifest.network,
             model: said.model.as_deref(),
             usage: &self.manifest.usage,
             weakenings,

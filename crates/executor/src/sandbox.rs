@@ -13,6 +13,7 @@ use model::documents;
 use model::event::{SandboxLayer, SandboxReported};
 
 use crate::contain::{Containment, Walls, bubblewrap, landlock};
+use crate::network::PrivateHost;
 pub use canaries::Canaries;
 
 /// Sets the [`Profile`].
@@ -21,6 +22,8 @@ pub const PROFILE_VARIABLE: &str = "LEVIATHAN_SANDBOX";
 pub const READ_VARIABLE: &str = "LEVIATHAN_SANDBOX_READ";
 /// Leaves out namespaces where they could be made.
 pub const WITHOUT_NAMESPACES_VARIABLE: &str = "LEVIATHAN_SANDBOX_WITHOUT_NAMESPACES";
+/// Sets which hosts may lie in the machine's own network, separated by commas.
+pub const PRIVATE_HOSTS_VARIABLE: &str = "LEVIATHAN_PRIVATE_HOSTS";
 /// Must be `true` for [`Profile::None`].
 pub const NONE_VARIABLE: &str = "LEVIATHAN_I_UNDERSTAND_NO_SANDBOX";
 
@@ -45,6 +48,8 @@ pub struct Sandbox {
     pub read: Vec<PathBuf>,
     /// Whether namespaces are used where they can be made.
     pub namespaces: bool,
+    /// Hosts that may lie in the machine's own network, if a policy names them.
+    pub private_hosts: Vec<PrivateHost>,
 }
 
 /// Walls that withstood the self-test.
@@ -88,6 +93,10 @@ impl Sandbox {
         if !self.read.is_empty() {
             let read: Vec<_> = self.read.iter().map(|path| path.to_string_lossy()).collect();
             variables.push((READ_VARIABLE, read.join(":")));
+        }
+        if !self.private_hosts.is_empty() {
+            let hosts: Vec<_> = self.private_hosts.iter().map(ToString::to_string).collect();
+            variables.push((PRIVATE_HOSTS_VARIABLE, hosts.join(",")));
         }
         if !self.namespaces {
             variables.push((WITHOUT_NAMESPACES_VARIABLE, "true".to_owned()));
@@ -146,7 +155,7 @@ impl Sandbox {
 
 impl Default for Sandbox {
     fn default() -> Self {
-        Self { profile: Profile::Standard, read: Vec::new(), namespaces: true }
+        Self { profile: Profile::Standard, read: Vec::new(), namespaces: true, private_hosts: Vec::new() }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod agent_tree;
 mod baseline;
+mod network;
 mod rounds;
 mod tools;
 
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use api::types::Assignment;
 use model::documents::{AgentChoice, Document};
-use model::event::{EventKind, SandboxReported, Usage};
+use model::event::{EventKind, NetworkUse, SandboxReported, Usage};
 use model::secrets::Redactor;
 use model::{FailureReason, PathRules, Stage, TargetSpec, Task};
 use secrecy::SecretString;
@@ -38,6 +39,7 @@ use crate::spool::{Recorder, Spool, Voice};
 use crate::stage::{self, Stop};
 use crate::toolbox::Bounds;
 use agent_tree::{AgentTree, Reading};
+use network::Network;
 
 /// What the stage is told by its command line and environment.
 #[derive(Debug)]
@@ -106,9 +108,11 @@ struct Work<'a> {
     /// Our own repository: it borrows the mirror's objects and receives the candidate's.
     repository: Repository,
     tree: AgentTree,
+    /// How commands of the agent are contained.
     containment: Containment,
     /// What is known of the walls; nothing before they are proven.
     sandbox: SandboxReported,
+    network: Network,
     checks: Checks,
     recorder: Recorder,
     bounds: Bounds,
@@ -129,6 +133,7 @@ impl<'a> Work<'a> {
         let repository =
             Repository::init_borrowing(&folder.repository(), &mirror).context("the attempt's repository")?;
         let containment = Containment::new(&settings.program, settings.environment.clone());
+        let network = Network::new(&spec.policy.network, &settings.sandbox.private_hosts);
         let checks = Checks::new(
             containment.clone(),
             repository.clone(),
@@ -153,6 +158,7 @@ impl<'a> Work<'a> {
             task,
             repository,
             containment,
+            network,
             sandbox: SandboxReported { profile: settings.sandbox.profile.to_string(), layers: Vec::new() },
             checks,
         })
@@ -176,12 +182,18 @@ impl<'a> Work<'a> {
             Ok(proven) => proven.report.clone(),
             Err(unavailable) => unavailable.report.clone(),
         };
+        if let Ok(proven) = &proven {
+            self.sandbox.layers.push(self.network.layer(proven.containment.walls()));
+        }
         self.record(EventKind::SandboxReported(self.sandbox.clone()), "")?;
-        let proven = proven.map_err(|unavailable| {
-            self.failed(Stage::Prepare, FailureReason::SandboxUnavailable, unavailable.to_string())
-        })?;
-        self.checks.containment = proven.containment.clone();
-        self.containment = proven.containment;
+        let unavailable =
+            |problem: String| self.failed(Stage::Prepare, FailureReason::SandboxUnavailable, problem);
+        let containment = proven.map_err(|it| unavailable(it.to_string()))?.containment;
+        self.network.can_be_opened(containment.walls()).map_err(|problem| unavailable(problem.to_owned()))?;
+        let for_setup = self.network.reached_from(NetworkUse::Setup, &containment);
+        let for_checks = self.network.reached_from(NetworkUse::Checks, &containment);
+        self.checks.set_containment(for_setup, for_checks);
+        self.containment = self.network.reached_from(NetworkUse::Agent, &containment);
         Ok(())
     }
 
@@ -197,7 +209,9 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         self.say("running setup");
-        let ended = set_up(&self.containment, setup, &tree, &scratch, &scratch, &self.bounds).await;
+        let containment = &self.checks.setup_containment;
+        let ended = set_up(containment, setup, &tree, &scratch, &scratch, &self.bounds).await;
+        self.record_network()?;
         match ended.map_err(|error| self.stop_of_checks(error))? {
             SetUp::Done => self.remember_setup().await,
             SetUp::Failed { problem, log } => {

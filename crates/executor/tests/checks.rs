@@ -39,8 +39,10 @@ impl Bench {
         ]);
         let commit = CommitId::parse(origin.resolve("main").unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
+        let containment = Containment::new(env!("CARGO_BIN_EXE_executor-under-test"), BTreeMap::new());
         let checks = Checks {
-            containment: Containment::new(env!("CARGO_BIN_EXE_executor-under-test"), BTreeMap::new()),
+            setup_containment: containment.clone(),
+            containment,
             repository: Repository::open(&Git::find().unwrap(), origin.dir()).unwrap(),
             folder: folder.path().to_owned(),
             setup: setup.iter().map(|run| Setup { run: (*run).to_owned(), timeout: LONG }).collect(),

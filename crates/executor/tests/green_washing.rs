@@ -87,8 +87,10 @@ impl Bench {
     }
 
     async fn outcome_at(&self, commit: &CommitId, check: &str) -> CheckOutcome {
+        let containment = Containment::new(env!("CARGO_BIN_EXE_executor-under-test"), BTreeMap::new());
         let checks = Checks {
-            containment: Containment::new(env!("CARGO_BIN_EXE_executor-under-test"), BTreeMap::new()),
+            setup_containment: containment.clone(),
+            containment,
             repository: self.repository.clone(),
             folder: self.folder.path().to_owned(),
             setup: Vec::new(),

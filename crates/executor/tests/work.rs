@@ -12,9 +12,10 @@ use api::types::Assignment;
 use leviathan_executor::candidate::Manifest;
 use leviathan_executor::folder::AttemptFolder;
 use leviathan_executor::job::{Job, StageOutcome};
+use leviathan_executor::sandbox;
 use leviathan_executor::spool::Spool;
 use model::CheckOutcome;
-use model::event::{ChangePermitted, EventKind, Timestamp};
+use model::event::{ChangePermitted, EventKind, NetworkAnswer, NetworkRequest, NetworkUse, Timestamp};
 use model::{
     AttemptId, AttemptState, BranchName, CommitId, Digest, Epoch, FailureReason, TargetId, Task, TaskId,
 };
@@ -39,6 +40,19 @@ const POLICY: &str = "scopes:
     forbidden_patterns: ['src/**']
 ";
 
+/// Asks the proxy for a tunnel to the place that it is told, and exits with 0 only if it gets one.
+const ASK: &str = "import os, socket, sys
+way = os.environ.get('HTTPS_PROXY')
+if way is None:
+    sys.exit('there is no way')
+host, port = way.removeprefix('http://').split(':')
+end = socket.create_connection((host, int(port)))
+end.sendall(f'CONNECT {sys.argv[1]} HTTP/1.1\\r\\n\\r\\n'.encode())
+answer = end.recv(1000).decode()
+print(answer)
+sys.exit(0 if ' 200 ' in answer else 1)
+";
+
 /// A target, its mirror, and one attempt that was handed to this machine.
 struct Bench {
     data: TempDir,
@@ -56,6 +70,7 @@ impl Bench {
             (".leviathan/policy.yaml", &format!("{POLICY}{policy}")),
             ("requirements.txt", "flask==1.0\n"),
             ("src/app.py", "print(1)\n"),
+            ("src/ask.py", ASK),
             (".gitignore", "cache/\nnode_modules/\n"),
         ]);
         let data = tempfile::tempdir().unwrap();
@@ -533,6 +548,48 @@ fn every_layer_that_holds_is_recorded_before_anything_runs() {
         reported.layers.iter().filter(|layer| layer.holds).map(|layer| layer.name.as_str()).collect();
     assert!(held.contains(&"landlock") && held.contains(&"seccomp"), "{reported:?}");
     assert_eq!(Manifest::read(&bench.folder.candidate()).unwrap().unwrap().sandbox, reported);
+}
+
+/// Each kind of command reaches the hosts that the policy opens for it, and what all of them asked for is recorded.
+#[test]
+fn a_policy_opens_hosts_to_setup_and_not_to_the_agent_or_the_checks() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = format!("localhost:{}", server.local_addr().unwrap().port());
+    let agent = format!("python3 src/ask.py {place}; echo flask==3.0 > requirements.txt");
+    let policy = format!(
+        "setup: ['python3 src/ask.py {place}']
+network: {{setup: [localhost], agent: [example.org]}}
+baseline: false
+invariants: [{{name: Closed, check: '! python3 src/ask.py {place}'}}]
+"
+    );
+    let bench = Bench::new(&agent, &policy);
+    let work = || wait_for(bench.command().env("LEVIATHAN_PRIVATE_HOSTS", &place).spawn().unwrap());
+    assert!(matches!(work(), StageOutcome::Verified { .. }), "{:?}", bench.events());
+    let reported: Vec<_> = bench.events().into_iter().filter_map(asked).flatten().collect();
+    let told: Vec<_> =
+        reported.iter().map(|it| (it.used_by, it.host.as_str(), it.answer, it.count)).collect();
+    let setup = (NetworkUse::Setup, "localhost", NetworkAnswer::Connected, 1);
+    let refused = (NetworkUse::Agent, "localhost", NetworkAnswer::NotPermitted, 1);
+    assert_eq!(told, [setup, refused, setup], "once for the agent's tree and once for the checks'");
+    assert_eq!(Manifest::read(&bench.folder.candidate()).unwrap().unwrap().network, reported);
+
+    let EventKind::SandboxReported(sandbox) = bench.events().remove(0) else { panic!("not reported") };
+    let layer = sandbox.layers.iter().find(|layer| layer.name == "network").unwrap();
+    assert_eq!(layer.detail, "only by the proxy, and only: agent example.org; setup localhost");
+}
+
+fn asked(kind: EventKind) -> Option<Vec<NetworkRequest>> {
+    if let EventKind::NetworkReported(reported) = kind { Some(reported.requests) } else { None }
+}
+
+#[test]
+fn a_policy_that_opens_hosts_needs_namespaces() {
+    let bench = Bench::new("true", "network: {setup: [pypi.org]}\n");
+    let variable = sandbox::WITHOUT_NAMESPACES_VARIABLE;
+    let (reason, detail) = failure_of(wait_for(bench.command().env(variable, "true").spawn().unwrap()));
+    assert_eq!(reason, FailureReason::SandboxUnavailable);
+    assert!(detail.contains("bubblewrap") && detail.contains("`network`"), "{detail}");
 }
 
 #[test]

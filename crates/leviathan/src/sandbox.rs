@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+use executor::network::PrivateHost;
 use executor::sandbox::{Profile, Sandbox};
 
 #[derive(Args)]
@@ -22,6 +23,10 @@ pub(crate) struct SandboxSettings {
     /// Folders that commands may read beside those of the system, separated by colons
     #[arg(long, env = "LEVIATHAN_SANDBOX_READ", value_name = "FOLDERS", value_delimiter = ':')]
     sandbox_read: Vec<PathBuf>,
+    /// Hosts that may lie in the machine's own network where a policy's `network` names them, separated by commas, with
+    /// a port if it is not 443: `mirror.example.org:8443`
+    #[arg(long, env = "LEVIATHAN_PRIVATE_HOSTS", value_name = "HOSTS", value_delimiter = ',')]
+    private_hosts: Vec<PrivateHost>,
     /// Make no namespaces, also where they can be made
     #[arg(long, env = "LEVIATHAN_SANDBOX_WITHOUT_NAMESPACES")]
     without_namespaces: bool,
@@ -33,7 +38,7 @@ pub(crate) struct SandboxSettings {
 impl SandboxSettings {
     /// What is configured, if it can be meant.
     pub(crate) fn into_sandbox(self) -> anyhow::Result<Sandbox> {
-        let Self { profile, sandbox_read, without_namespaces, i_understand_no_sandbox } = self;
+        let Self { profile, sandbox_read, private_hosts, without_namespaces, i_understand_no_sandbox } = self;
         if profile == Profile::None && !i_understand_no_sandbox {
             bail!(
                 "the sandbox `none` lets an agent read and change all that this user can. Use `standard`, or accept \
@@ -46,6 +51,6 @@ impl SandboxSettings {
         if let Some(relative) = sandbox_read.iter().find(|path| !path.is_absolute()) {
             bail!("LEVIATHAN_SANDBOX_READ names `{}`, and takes absolute paths only", relative.display());
         }
-        Ok(Sandbox { profile, read: sandbox_read, namespaces: !without_namespaces })
+        Ok(Sandbox { profile, read: sandbox_read, namespaces: !without_namespaces, private_hosts })
     }
 }

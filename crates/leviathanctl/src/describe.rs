@@ -1,10 +1,11 @@
 //! Each event in one line for people.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use api::types::RecordedEvent;
 use model::EventKind;
-use model::event::{Subject, WriteBackOutcome};
+use model::event::{NetworkAnswer, NetworkReported, Subject, WriteBackOutcome};
 
 use crate::terminal::{Look, Screen, Span, cut, faint, plain};
 use crate::words;
@@ -81,6 +82,7 @@ fn look(kind: &EventKind) -> Look {
         | EventKind::AttemptLaunched(_)
         | EventKind::AttemptStarted(_)
         | EventKind::SandboxReported(_)
+        | EventKind::NetworkReported(_)
         | EventKind::AgentFinished(_)
         | EventKind::ChangePermitted(_)
         | EventKind::InvariantPassed(_)
@@ -93,6 +95,18 @@ fn look(kind: &EventKind) -> Look {
         | EventKind::BacklogUpdated(_)
         | EventKind::SchedulerResumed(_) => Look::Plain,
     }
+}
+
+/// How many requests had which answer, the first place of each.
+fn network(it: &NetworkReported) -> String {
+    let mut by_answer: BTreeMap<NetworkAnswer, (u64, String)> = BTreeMap::new();
+    for request in &it.requests {
+        let place = || (0, format!("{}:{}", request.host, request.port));
+        by_answer.entry(request.answer).or_insert_with(place).0 += request.count;
+    }
+    let told = by_answer.iter().map(|(answer, (count, place))| format!("{count} {answer} ({place})"));
+    let omitted = (it.omitted > 0).then(|| format!("{} not listed", it.omitted));
+    told.chain(omitted).collect::<Vec<_>>().join(", ")
 }
 
 fn detail(kind: &EventKind) -> String {
@@ -119,6 +133,7 @@ fn detail(kind: &EventKind) -> String {
             let held = it.layers.iter().filter(|layer| layer.holds).count();
             format!("{}: {held} of {} layers hold", it.profile, it.layers.len())
         }
+        EventKind::NetworkReported(it) => network(it),
         EventKind::AgentFinished(it) => {
             let spent = words::dollars(it.usage.cost_micro_usd);
             let claim =

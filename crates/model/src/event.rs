@@ -211,6 +211,8 @@ event_kinds! {
     AttemptStarted(AttemptStarted) = "attempt.started" about Attempt;
     /// Which sandbox layers hold for this attempt.
     SandboxReported(SandboxReported) = "sandbox.reported" about Attempt;
+    /// What commands of this attempt asked of the network.
+    NetworkReported(NetworkReported) = "network.reported" about Attempt;
     /// The agent ended a round.
     AgentFinished(AgentFinished) = "agent.finished" about Attempt;
     /// The path rules refused the change.
@@ -449,6 +451,90 @@ pub struct SandboxLayer {
     pub holds: bool,
     /// What it does, or why it does not hold.
     pub detail: String,
+}
+
+/// What commands asked of the network since the last report, and what the proxy answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkReported {
+    /// Requests of the same kind for the same place with the same answer are one entry.
+    pub requests: Vec<NetworkRequest>,
+    /// How many further requests had no place in the list.
+    #[serde(default)]
+    pub omitted: u64,
+}
+
+/// Requests for one place that were answered alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkRequest {
+    /// Whose commands asked.
+    pub used_by: NetworkUse,
+    /// The host's name or address as it was asked for, in lower case.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// What was answered.
+    pub answer: NetworkAnswer,
+    /// How often.
+    pub count: u64,
+    /// Bytes that went to the host.
+    pub sent_bytes: u64,
+    /// Bytes that came from it.
+    pub received_bytes: u64,
+}
+
+/// Whose commands use the network, in the words of a policy's `network`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkUse {
+    /// The agent's.
+    Agent,
+    /// Those of the policy's `setup`.
+    Setup,
+    /// The checks.
+    Checks,
+}
+
+/// What the proxy answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkAnswer {
+    /// The host was reached.
+    Connected,
+    /// The policy does not name the host.
+    NotPermitted,
+    /// A policy opens port 443 alone.
+    PortNotPermitted,
+    /// The name leads to this machine, a private network or a cloud's metadata.
+    AddressNotPermitted,
+    /// Nobody knows an address of the host.
+    Unknown,
+    /// The host does not answer.
+    Unreachable,
+}
+
+impl fmt::Display for NetworkUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "agent",
+            Self::Setup => "setup",
+            Self::Checks => "checks",
+        })
+    }
+}
+
+impl fmt::Display for NetworkAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connected => "connected",
+            Self::NotPermitted => "not permitted by the policy",
+            Self::PortNotPermitted => "not permitted at this port",
+            Self::AddressNotPermitted => "not permitted at its address",
+            Self::Unknown => "has no address",
+            Self::Unreachable => "did not answer",
+        })
+    }
 }
 
 /// What one round of the agent's work came to.

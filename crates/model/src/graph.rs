@@ -776,7 +776,7 @@ fn broken_rule(attempt: &Attempt, kind: &EventKind) -> Option<&'static str> {
             (matches!(state, Created | Verified), "an attempt starts once in each epoch"),
             (started.epoch == attempt.epoch, "the epoch is the one it was handed"),
         ],
-        EventKind::SandboxReported(_) | EventKind::ArtifactStored(_) => {
+        EventKind::SandboxReported(_) | EventKind::NetworkReported(_) | EventKind::ArtifactStored(_) => {
             [(is_live, "the attempt has ended"), HOLDS]
         }
         EventKind::AgentFinished(_) | EventKind::PolicyViolated(_) | EventKind::ChangePermitted(_) => {
@@ -951,6 +951,7 @@ fn step(attempt: &mut Attempt, event: &Event, counts: &mut Counts) {
         | EventKind::TaskRemoved(_)
         | EventKind::AttemptCreated(_)
         | EventKind::SandboxReported(_)
+        | EventKind::NetworkReported(_)
         | EventKind::PolicyViolated(_)
         | EventKind::InvariantPassed(_)
         | EventKind::InvariantFailed(_)

@@ -5,9 +5,10 @@
 //! HTML or hidden character, also where the text is later copied into the message of a squashed commit. The module
 //! does not know how a pull request is opened.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use model::event::{SandboxReported, Usage};
+use model::event::{NetworkAnswer, NetworkRequest, SandboxReported, Usage};
 use model::integrity::{Mark, Weakening};
 use model::secrets::Redactor;
 use model::{
@@ -55,6 +56,8 @@ pub struct Facts<'a> {
     pub agent: AgentNote<'a>,
     /// Which layers of the sandbox held.
     pub sandbox: &'a SandboxReported,
+    /// What commands asked of the network.
+    pub network: &'a [NetworkRequest],
     /// The model that did the work; none for an agent without one.
     pub model: Option<&'a str>,
     /// What the model was paid for, all rounds together.
@@ -349,7 +352,27 @@ fn agent_summary(facts: &Facts<'_>) -> Option<String> {
 }
 
 fn run(facts: &Facts<'_>) -> Option<String> {
-    Some(format!("Sandbox: {}  \nCost: {}\n", sandbox(facts.sandbox), cost(facts.model, facts.usage)))
+    let network = network(facts.network).map(|asked| format!("Network: {asked}  \n")).unwrap_or_default();
+    let (sandbox, cost) = (sandbox(facts.sandbox), cost(facts.model, facts.usage));
+    Some(format!("Sandbox: {sandbox}  \n{network}Cost: {cost}\n"))
+}
+
+/// The hosts that were reached, and those that were asked for in vain.
+fn network(requests: &[NetworkRequest]) -> Option<String> {
+    const MOST: usize = 20;
+    let (reached, refused): (Vec<_>, Vec<_>) =
+        requests.iter().partition(|request| request.answer == NetworkAnswer::Connected);
+    let told = |words: &str, requests: Vec<&NetworkRequest>| {
+        let places: BTreeSet<String> =
+            requests.iter().map(|it| code(&format!("{}:{}", it.host, it.port))).collect();
+        let (shown, more) =
+            (places.iter().take(MOST).cloned().collect::<Vec<_>>(), places.len().saturating_sub(MOST));
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        (!shown.is_empty()).then(|| format!("{words} {}{more}", shown.join(", ")))
+    };
+    let parts = [told("reached", reached), told("asked in vain for", refused)];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 fn sandbox(reported: &SandboxReported) -> String {

@@ -108,6 +108,7 @@ fn text(change: &VerifiedChange) -> PullRequestText {
         change,
         agent: Default::default(),
         sandbox: &model::event::SandboxReported { profile: "standard".into(), layers: Vec::new() },
+        network: &[],
         model: None,
         usage: &Default::default(),
         weakenings: &[],

@@ -5,7 +5,7 @@ mod verified;
 use leviathan_target::pull_request::{
     AgentNote, CHECKS_LABEL, Facts, INTEGRITY_LABEL, Metadata, PROTECTED_LABEL, PullRequestText,
 };
-use model::event::{SandboxLayer, SandboxReported, Usage};
+use model::event::{NetworkAnswer, NetworkRequest, NetworkUse, SandboxLayer, SandboxReported, Usage};
 use model::integrity::{Mark, Weakening};
 use model::secrets::Redactor;
 use model::{AttemptId, TargetSpec};
@@ -22,6 +22,7 @@ struct Said<'a> {
     model: Option<&'a str>,
     agent: AgentNote<'a>,
     weakenings: &'a [Weakening],
+    network: &'a [NetworkRequest],
 }
 
 impl Said<'_> {
@@ -39,6 +40,7 @@ impl Said<'_> {
                     .map(|(name, holds)| SandboxLayer { name: name.into(), holds, detail: String::new() })
                     .into(),
             },
+            network: self.network,
             model: self.model,
             usage: &Usage {
                 input_tokens: 1200,
@@ -64,6 +66,7 @@ fn the_specifications_example_is_told() {
         paths: &["requirements.txt"],
         executor: "k8s-job-xyz",
         weakenings: &[],
+        network: &[],
         model: Some("claude-opus-4"),
         agent: AgentNote {
             summary: "I updated 15 dependencies.\n\nrequests stays below 3: the tests need it.",
@@ -86,6 +89,7 @@ fn protected_files_have_a_section_and_a_label() {
         paths: &["requirements.txt", ".github/workflows/ci.yml", "conftest.py"],
         executor: "worktree",
         weakenings: &[],
+        network: &[],
         model: None,
         agent: AgentNote::default(),
     }
@@ -129,6 +133,7 @@ fn what_weakens_the_checks_is_told_with_both_results() {
             weaker("tests/test_a.py", Mark::Skip, 0, 1),
             weaker("src/a.py", Mark::Suppression, 1, 3),
         ],
+        network: &[],
         model: None,
         agent: AgentNote::default(),
     }
@@ -138,12 +143,46 @@ fn what_weakens_the_checks_is_told_with_both_results() {
 }
 
 #[test]
+fn which_hosts_were_reached_is_told_and_which_in_vain() {
+    let request = |host: &str, answer| NetworkRequest {
+        used_by: NetworkUse::Setup,
+        host: host.to_owned(),
+        port: 443,
+        answer,
+        count: 3,
+        sent_bytes: 1,
+        received_bytes: 2,
+    };
+    let mut network =
+        vec![request("pypi.org", NetworkAnswer::Connected), request("x`@team`", NetworkAnswer::NotPermitted)];
+    network.extend((0..30).map(|n| request(&format!("h{n}.example"), NetworkAnswer::AddressNotPermitted)));
+    let text = Said {
+        spec: documents("file:///srv/origin.git", &["requirements.txt"], &[]),
+        paths: &["requirements.txt"],
+        executor: "worktree",
+        weakenings: &[],
+        network: &network,
+        model: None,
+        agent: AgentNote::default(),
+    }
+    .text();
+    let line = text.body().lines().find(|line| line.starts_with("Network: ")).unwrap();
+    assert!(
+        line.starts_with("Network: reached `pypi.org:443`; asked in vain for `h0.example:443`, "),
+        "{line}"
+    );
+    assert!(line.trim_end().ends_with(" and 11 more"), "{line}");
+    assert!(!line.contains("@team"), "{line}");
+}
+
+#[test]
 fn no_secret_is_told() {
     let text = Said {
         spec: documents("file:///srv/origin.git", &["requirements.txt"], &[]),
         paths: &["requirements.txt"],
         executor: SECRET,
         weakenings: &[],
+        network: &[],
         model: Some(SECRET),
         agent: AgentNote {
             summary: &format!("I found {SECRET}."),
@@ -248,6 +287,7 @@ fn hostile(attack: &str) -> Said<'_> {
         paths: vec![&*path.leak()].leak(),
         executor: attack,
         weakenings: &[],
+        network: &[],
         model: Some(attack),
         agent: AgentNote { summary: attack, criteria: criteria.leak() },
     }

@@ -68,6 +68,8 @@ async fn detail(app: Shared, Id(id): Id<AttemptId>) -> Result<Json<AttemptDetail
         violations_omitted: told.violations_omitted,
         checks: told.checks,
         sandbox: told.sandbox,
+        network: told.network,
+        network_omitted: told.network_omitted,
         agent_notes: told.agent_notes,
         artifacts: told.artifacts,
         policy_digest,
@@ -82,6 +84,8 @@ struct Told {
     violations_omitted: u64,
     checks: Vec<CheckView>,
     sandbox: Option<model::event::SandboxReported>,
+    network: Vec<model::event::NetworkRequest>,
+    network_omitted: u64,
     agent_notes: Vec<String>,
     artifacts: Vec<model::event::ArtifactStored>,
 }
@@ -99,6 +103,9 @@ impl Told {
                 told.checks.push(CheckView { passed: false, check: check.clone() });
             } else if let EventKind::SandboxReported(sandbox) = &event.kind {
                 told.sandbox = Some(sandbox.clone());
+            } else if let EventKind::NetworkReported(network) = &event.kind {
+                told.network.extend_from_slice(&network.requests);
+                told.network_omitted += network.omitted;
             } else if let EventKind::AgentFinished(finished) = &event.kind {
                 told.agent_notes.push(finished.summary.clone());
             } else if let EventKind::ArtifactStored(artifact) = &event.kind {

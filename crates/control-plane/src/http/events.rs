@@ -104,6 +104,7 @@ fn is_an_executors_step(kind: &EventKind) -> bool {
     match kind {
         EventKind::AttemptStarted(_)
         | EventKind::SandboxReported(_)
+        | EventKind::NetworkReported(_)
         | EventKind::AgentFinished(_)
         | EventKind::PolicyViolated(_)
         | EventKind::ChangePermitted(_)

@@ -1,7 +1,7 @@
-//! Keeps the descriptors that this process inherited from its own parents out of the command.
+//! The descriptors that this process inherited from its own parents: taken over by number, and kept out of the command.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
@@ -17,6 +17,16 @@ pub(super) fn close_all_on_exec() -> io::Result<()> {
         mark(number)?;
     }
     Ok(())
+}
+
+/// Takes over the inherited descriptor `number`, which the keeper left open for this process and told it of. Call it
+/// once.
+#[expect(unsafe_code, reason = "an inherited descriptor is known only by its number")]
+pub(super) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the borrow is for one call, which fails cleanly when the number is not open.
+    fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) })?;
+    // SAFETY: it is open, and nothing else in this process knows the number, so that this is its only owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 #[expect(unsafe_code, reason = "an inherited descriptor is known only by its number")]

@@ -111,9 +111,12 @@ impl Kept {
         // The copy is inherited: it is the one descriptor beside the three standard ones that crosses over.
         let words_copy = rustix::io::dup(&words_end)?;
         drop(words_end);
+        let way_out = way_out(plan)?;
+        let descriptor = way_out.as_ref().map(AsRawFd::as_raw_fd);
+        let entry = Entry::new(plan, getpid().as_raw_pid(), words_copy.as_raw_fd(), descriptor);
         let quiet_count = processes::machine_wide_count()?;
         let started = Instant::now();
-        let child = way_in(plan, &Entry::new(plan, getpid().as_raw_pid(), words_copy.as_raw_fd()))?
+        let child = way_in(plan, &entry)?
             .env_clear()
             .envs(&plan.environment)
             .current_dir(&plan.directory)
@@ -122,7 +125,7 @@ impl Kept {
             .stderr(stderr_end)
             .process_group(0)
             .spawn()?;
-        drop(words_copy);
+        drop((words_copy, way_out));
         let pid = Pid::from_child(&child);
         let handle = pidfd_open(pid, PidfdFlags::empty())?;
         let words = Some(File::from(words));
@@ -282,6 +285,16 @@ fn input(bytes: &[u8]) -> io::Result<Stdio> {
 fn note(status: &mut Option<WaitStatus>, command: Pid, ended: Pid, how: WaitStatus) {
     if ended == command && status.is_none() {
         *status = Some(how);
+    }
+}
+
+/// The lifeline once more, for the warden: through it the caller gets the listener inside. Also this copy is
+/// inherited.
+fn way_out(plan: &Plan) -> io::Result<Option<OwnedFd>> {
+    match (plan.has_way_out, plan.walls.bubblewrap()) {
+        (false, _) => Ok(None),
+        (true, Some(_)) => Ok(Some(rustix::io::dup(io::stdin())?)),
+        (true, None) => Err(io::Error::other("without namespaces there is no way to some hosts alone")),
     }
 }
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Command;
 use super::walls::{Places, Walls};
+use super::{Command, descriptors, way_out};
 
 /// The argument that makes our program a keeper.
 pub(super) const KEEPER_ARGUMENT: &str = "contain";
@@ -114,12 +115,22 @@ pub(super) struct Plan {
     pub(super) limits: Limits,
     pub(super) walls: Walls,
     pub(super) scratch: PathBuf,
+    /// Whether the command's own network gets a way out.
+    pub(super) has_way_out: bool,
     stdin_bytes: usize,
 }
 
 impl Plan {
-    pub(super) fn new(command: &Command, shared: &BTreeMap<String, String>, walls: &Walls) -> Self {
+    pub(super) fn new(
+        command: &Command,
+        shared: &BTreeMap<String, String>,
+        walls: &Walls,
+        has_way_out: bool,
+    ) -> Self {
         let mut environment = shared.clone();
+        if has_way_out {
+            environment.extend(way_out::variables());
+        }
         environment.extend(command.environment.clone());
         for (name, path) in [("HOME", command.home()), ("TMPDIR", command.temporary())] {
             environment.insert(name.to_owned(), path.to_string_lossy().into_owned());
@@ -132,6 +143,7 @@ impl Plan {
             limits: command.limits.clone(),
             walls: path_folders(&environment).fold(walls.clone(), |walls, folder| walls.reading(folder)),
             scratch: command.scratch.clone(),
+            has_way_out,
             environment,
             stdin_bytes: command.stdin.len(),
         }
@@ -176,6 +188,8 @@ pub(super) struct Entry {
     pub(super) keeper: i32,
     /// The number of the inherited descriptor on which [`Word`]s are told.
     words_descriptor: i32,
+    /// The number of the inherited descriptor through which the warden hands the way out over, if there is one.
+    way_out_descriptor: Option<i32>,
     pub(super) open_files: u64,
     pub(super) file_bytes: u64,
     pub(super) memory_bytes: u64,
@@ -185,12 +199,18 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(plan: &Plan, keeper: i32, words_descriptor: i32) -> Self {
+    pub(super) fn new(
+        plan: &Plan,
+        keeper: i32,
+        words_descriptor: i32,
+        way_out_descriptor: Option<i32>,
+    ) -> Self {
         let Plan { arguments, limits, walls, directory, scratch, .. } = plan;
         Self {
             arguments: arguments.clone(),
             keeper,
             words_descriptor,
+            way_out_descriptor,
             open_files: limits.open_files,
             file_bytes: limits.file_bytes,
             memory_bytes: limits.memory_bytes,
@@ -198,6 +218,11 @@ impl Entry {
             walls: walls.clone(),
             places: Places { directory: directory.clone(), scratch: scratch.clone() },
         }
+    }
+
+    /// What the way out is handed over through. Call it once.
+    pub(super) fn take_way_out(&self) -> io::Result<Option<OwnedFd>> {
+        self.way_out_descriptor.map(descriptors::inherited).transpose()
     }
 
     /// The way to the keeper. Opening it anew gives a descriptor that the execution of the command closes.

@@ -4,7 +4,7 @@
 //! do with the same call, and says what the system answered. It judges nothing.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, getppid, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::plan::KEEPER_ARGUMENT;
+use super::way_out;
 
 /// The argument, after [`KEEPER_ARGUMENT`], that makes our program try probes.
 pub(super) const PROBE_ARGUMENT: &str = "probe";
@@ -39,6 +40,8 @@ pub enum Probe {
     Tcp(u16),
     /// Send a datagram to a port of the loopback address.
     Udp(u16),
+    /// Ask the proxy for a tunnel to a place.
+    Tunnel(String),
     /// Make a socket of this family, by its number.
     Family(i32),
     /// Connect to a socket in the file system.
@@ -133,6 +136,7 @@ fn tried(probe: &Probe) -> Tried {
         Probe::WriteByHardLink(path) => write_by_hard_link(path),
         Probe::Tcp(port) => tcp(*port),
         Probe::Udp(port) => udp(*port),
+        Probe::Tunnel(place) => tunnel(place),
         Probe::Family(number) => family(*number),
         Probe::UnixPath(path) => unix(SocketAddrUnix::new(path)),
         Probe::UnixAbstract(name) => unix(SocketAddrUnix::new_abstract_name(name.as_bytes())),
@@ -199,6 +203,18 @@ fn udp(port: u16) -> Tried {
         Ok(()) => Ok(Answer::Succeeded),
         Err(error) => Err(("send", error.into())),
     }
+}
+
+fn tunnel(place: &str) -> Tried {
+    let way = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, way_out::PORT));
+    let mut end = std::net::TcpStream::connect(way).map_err(at("connect"))?;
+    write!(end, "CONNECT {place} HTTP/1.1\r\n\r\n").map_err(at("send"))?;
+    let mut said = String::new();
+    io::Read::take(end, 4096).read_to_string(&mut said).map_err(at("recv"))?;
+    if said.starts_with("HTTP/1.1 200 ") {
+        return Ok(Answer::Succeeded);
+    }
+    ineffective(said.lines().last().unwrap_or("no answer").to_owned())
 }
 
 fn loopback(port: u16) -> std::net::SocketAddr {
@@ -291,7 +307,7 @@ fn orphan(lock: &Path) -> Tried {
     // It says a byte when it holds the lock.
     let mut said = [0; 1];
     let stdout = orphan.stdout.as_mut().ok_or(("pipe", io::Error::other("there is no pipe")))?;
-    io::Read::read_exact(stdout, &mut said).map_err(at("read")).and_then(succeeded)
+    stdout.read_exact(&mut said).map_err(at("read")).and_then(succeeded)
 }
 
 /// The life of an orphan: it holds a lock, and stays for a minute.
@@ -300,8 +316,8 @@ pub(super) fn linger(lock: &str) -> ExitCode {
         let _ = rustix::process::setsid();
         let file = File::create(lock)?;
         file.lock()?;
-        io::Write::write_all(&mut io::stdout(), b".")?;
-        io::Write::flush(&mut io::stdout())?;
+        io::stdout().write_all(b".")?;
+        io::stdout().flush()?;
         std::thread::sleep(std::time::Duration::from_secs(60));
         drop(file);
         Ok(())

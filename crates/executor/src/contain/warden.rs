@@ -11,19 +11,28 @@ use std::process::{Command, ExitCode};
 use rustix::process::{DumpableBehavior, Pid, WaitOptions, WaitStatus, wait};
 
 use super::plan::{ENTER_ARGUMENT, Entry, KEEPER_ARGUMENT, Word};
+use super::way_out;
 
 /// Starts the command of `entry` and waits for it.
 pub(super) fn watch(entry: &str) -> ExitCode {
     let Ok(read) = serde_json::from_str::<Entry>(entry) else { return ExitCode::from(2) };
     let Ok(mut words) = read.words() else { return ExitCode::from(2) };
-    let word = match start_and_wait(&mut words, entry) {
-        Ok(word) => word,
-        Err(error) => Word::Failed { problem: format!("the command cannot be started: {error}") },
+    let word = match open_way_out(&read) {
+        Err(error) => Word::NotContained { problem: format!("the way to permitted hosts: {error}") },
+        Ok(()) => match start_and_wait(&mut words, entry) {
+            Ok(word) => word,
+            Err(error) => Word::Failed { problem: format!("the command cannot be started: {error}") },
+        },
     };
     match word.tell(&mut words) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(2),
     }
+}
+
+/// Hands the listener over before the command exists, which so never holds a part of it.
+fn open_way_out(entry: &Entry) -> std::io::Result<()> {
+    entry.take_way_out()?.map_or(Ok(()), |out| way_out::open(&out))
 }
 
 fn start_and_wait(words: &mut File, entry: &str) -> std::io::Result<Word> {

@@ -96,6 +96,7 @@ fn is_of_work(kind: &EventKind) -> bool {
     matches!(
         kind,
         EventKind::SandboxReported(_)
+            | EventKind::NetworkReported(_)
             | EventKind::AgentFinished(_)
             | EventKind::ChangePermitted(_)
             | EventKind::PolicyViolated(_)

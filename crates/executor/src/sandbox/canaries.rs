@@ -145,6 +145,7 @@ impl Canaries {
             | Probe::ReadByLink(_)
             | Probe::Tcp(_)
             | Probe::Udp(_)
+            | Probe::Tunnel(_)
             | Probe::Family(_)
             | Probe::UnixPath(_)
             | Probe::UnixAbstract(_)
@@ -226,6 +227,7 @@ fn guard(probe: &Probe) -> &'static str {
         | Probe::Signal(_) => "landlock",
         Probe::Tcp(_)
         | Probe::Udp(_)
+        | Probe::Tunnel(_)
         | Probe::Family(_)
         | Probe::UnixPath(_)
         | Probe::UnixAbstract(_)

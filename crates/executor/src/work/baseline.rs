@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use model::change::InvariantReport;
-use model::documents::Policy;
+use model::documents::{Network, Policy};
 use model::{CommitId, Digest, FailureReason, Stage};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,7 @@ impl Work<'_> {
         self.say("running the checks on the base commit");
         let base = &self.job.assignment.base_commit;
         let checked = self.checks.run(base, "base", &self.bounds).await;
+        self.record_network()?;
         let checked = checked.map_err(|error| self.stop_of_checks(error))?;
         self.record_checks(0, &checked)?;
         match checked.iter().find(|one| !one.report.outcome.is_pass()) {
@@ -74,6 +75,7 @@ fn key(
     environment: &std::collections::BTreeMap<String, String>,
     walls: &Walls,
 ) -> Digest {
-    let parts = serde_json::json!([base, policy.setup, policy.invariants, environment, walls]);
+    let Network { setup, checks, agent: _ } = &policy.network;
+    let parts = serde_json::json!([base, policy.setup, policy.invariants, environment, walls, setup, checks]);
     Digest::of(parts.to_string().as_bytes())
 }

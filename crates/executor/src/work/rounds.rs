@@ -67,6 +67,7 @@ impl Work<'_> {
         // Whatever the agent left running dies before its tree is read.
         contain::end_all_descendants(|_, _| {}).context("the agent's processes")?;
         self.keep_agent_logs(round)?;
+        self.record_network()?;
         let worked = worked.map(|said| said.without_secrets(&self.settings.redactor));
         let (summary, usage) = match &worked {
             Ok(said) => (said.summary.clone(), said.usage.clone()),
@@ -182,6 +183,7 @@ impl Work<'_> {
         self.say(&format!("running the checks of round {round}"));
         let name = format!("round-{round}");
         let checked = self.checks.run(change.change_set().candidate(), &name, &self.bounds).await;
+        self.record_network()?;
         let checked = checked.map_err(|error| self.stop_of_checks(error))?;
         self.record_checks(round, &checked)?;
         Ok(checked)
@@ -208,6 +210,7 @@ impl Work<'_> {
         let commit = made.await.expect("git is called without a panic").context("the base's files")?;
         let folder = format!("round-{round}-with-base-files");
         let checked = self.checks.run(&commit, &folder, &self.bounds).await;
+        self.record_network()?;
         let checked = checked.map_err(|error| self.stop_of_checks(error))?;
         for (index, one) in checked.iter().enumerate().filter(|(_, one)| one.log.exists()) {
             self.keep_artifact("log", &format!("{folder}/check-{}.log", index + 1), &one.log)?;
@@ -285,6 +288,7 @@ impl Work<'_> {
             agent: said,
             usage: self.usage.clone(),
             sandbox: self.sandbox.clone(),
+            network: self.network.reported(),
         };
         let digest = manifest.write(&folder).context("the candidate's manifest")?;
         self.keep_artifact("manifest", "manifest.json", &Manifest::file(&folder))?;

@@ -50,12 +50,15 @@ fn work() -> ExitCode {
     let attempt = AttemptId::parse(required("LEVIATHAN_ATTEMPT_ID")).expect("the test names an attempt");
     let profile = variable(sandbox::PROFILE_VARIABLE).map(|it| it.parse().expect("the test names a profile"));
     let profile = profile.unwrap_or_default();
+    let private_hosts = variable(sandbox::PRIVATE_HOSTS_VARIABLE).unwrap_or_default();
+    let private_hosts = private_hosts.split(',').filter(|host| !host.is_empty());
+    let private_hosts = private_hosts.map(|host| host.parse().expect("the test names a host")).collect();
     let namespaces = variable(sandbox::WITHOUT_NAMESPACES_VARIABLE).is_none();
     runtime().block_on(work::main(work::Settings {
         folder: AttemptFolder::new(Path::new(&required("LEVIATHAN_DATA_DIR")), &attempt),
         program: this_program(),
         environment: BTreeMap::new(),
-        sandbox: Sandbox { profile, namespaces, ..Sandbox::default() },
+        sandbox: Sandbox { profile, namespaces, private_hosts, ..Sandbox::default() },
         claude: ClaudeAccess {
             api_key: variable("ANTHROPIC_API_KEY").map(SecretString::from),
             prices: variable("LEVIATHAN_MODEL_PRICES"),

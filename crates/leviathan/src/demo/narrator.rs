@@ -73,6 +73,7 @@ fn tell(kind: &EventKind) -> Option<(Tone, String)> {
         | EventKind::TargetRejected(_)
         | EventKind::AttemptStarted(_)
         | EventKind::SandboxReported(_)
+        | EventKind::NetworkReported(_)
         | EventKind::ArtifactStored(_)
         | EventKind::PublishParked(_)
         | EventKind::AttemptCompleted(_)

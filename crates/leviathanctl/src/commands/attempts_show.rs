@@ -4,7 +4,7 @@ use std::io;
 
 use api::Client;
 use api::types::{AttemptDetail, AttemptView};
-use model::event::{ChangePermitted, SandboxReported};
+use model::event::{ChangePermitted, NetworkAnswer, SandboxReported};
 
 use crate::commands::attempt_named;
 use crate::describe;
@@ -42,6 +42,7 @@ fn show(detail: &AttemptDetail, screen: &mut Screen<'_>) -> io::Result<()> {
     refused(detail, screen)?;
     checks(detail, screen)?;
     sandbox(detail.sandbox.as_ref(), screen)?;
+    network(detail, screen)?;
     artifacts(detail, screen)?;
     notes(detail, screen)?;
     timeline(detail, screen)
@@ -193,6 +194,36 @@ fn sandbox(sandbox: Option<&SandboxReported>, screen: &mut Screen<'_>) -> io::Re
         table.row([plain(&layer.name), Span { text: word.to_owned(), look }, faint(&layer.detail)]);
     }
     table.write("  ", screen)
+}
+
+fn network(detail: &AttemptDetail, screen: &mut Screen<'_>) -> io::Result<()> {
+    if detail.network.is_empty() && detail.network_omitted == 0 {
+        return Ok(());
+    }
+    section("Network: what commands asked for, and what the proxy answered", screen)?;
+    let mut table = Table::new()
+        .words("USED BY")
+        .text("HOST")
+        .text("ANSWER")
+        .numbers("TIMES")
+        .numbers("SENT")
+        .numbers("RECEIVED");
+    for request in &detail.network {
+        let look = if request.answer == NetworkAnswer::Connected { Look::Plain } else { Look::Bad };
+        table.row([
+            plain(request.used_by),
+            plain(format!("{}:{}", request.host, request.port)),
+            Span { text: request.answer.to_string(), look },
+            plain(request.count),
+            plain(words::bytes(request.sent_bytes)),
+            plain(words::bytes(request.received_bytes)),
+        ]);
+    }
+    table.write("  ", screen)?;
+    if detail.network_omitted > 0 {
+        screen.line(&[faint(format!("  and {} requests that had no place", detail.network_omitted))])?;
+    }
+    Ok(())
 }
 
 fn artifacts(detail: &AttemptDetail, screen: &mut Screen<'_>) -> io::Result<()> {

@@ -185,6 +185,7 @@ fn work(settings: &Settings, order: &Order<'_>) -> Value {
         "LEVIATHAN_MODEL_PRICES",
         "LEVIATHAN_SANDBOX",
         "LEVIATHAN_SANDBOX_READ",
+        "LEVIATHAN_PRIVATE_HOSTS",
     ];
     environment.extend(plain(settings, &names));
     let image = order.image.unwrap_or(&settings.executor_image);
