@@ -39,6 +39,14 @@ impl Agent {
             Self::Command(command) => command.work(brief, toolbox).await,
         }
     }
+
+    /// Tells the agent what its last round came to, for its transcript if it has one.
+    pub(crate) fn came_to(&mut self, candidate: &CommitId) -> anyhow::Result<()> {
+        match self {
+            Self::Claude(claude) => claude.came_to(candidate),
+            Self::Command(_) => Ok(()),
+        }
+    }
 }
 
 /// What an agent is told. All of it comes from the documents at the base commit or was measured by us.

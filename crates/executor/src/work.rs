@@ -263,6 +263,11 @@ impl<'a> Work<'a> {
         let budget = self.spec.policy.limits.budget_usd.0;
         let mut config = claude::Config::new(key.clone(), budget, self.folder.transcript());
         let folder = self.folder.clone();
+        config.origin = Some(claude::Origin {
+            base: self.job.assignment.base_commit.clone(),
+            tree: self.folder.tree(),
+            provenance: self.job.provenance(&self.task),
+        });
         config.is_paused = Arc::new(move || waits_for_an_operator(&folder));
         if let Some(prices) = prices {
             let prices = prices.parse();

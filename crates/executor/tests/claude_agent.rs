@@ -537,7 +537,7 @@ async fn neither_the_model_nor_the_transcript_sees_a_secret() {
     assert_eq!(stage.server.last_results()[0].1, "a[redacted][redacted]");
     let written = std::fs::read_to_string(stage.folder.path().join("transcript.jsonl")).unwrap();
     assert!(!written.contains(secret) && !written.contains(KEY), "{written}");
-    assert_eq!(stage.transcript()[0]["format"], "leviathan-transcript/1");
+    assert_eq!(stage.transcript()[0]["format"], executor::agent::claude::TRANSCRIPT_FORMAT);
 }
 
 #[tokio::test]

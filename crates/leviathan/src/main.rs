@@ -25,6 +25,7 @@ mod logging;
 mod open_files;
 mod plain_git;
 mod plan;
+mod replay;
 mod sandbox;
 mod scheduler;
 mod up;
@@ -54,7 +55,9 @@ enum Command {
     Demo(demo::Arguments),
     /// Say which layers of the sandbox hold on this machine, and what is missing
     Doctor(doctor::Arguments),
-    /// Attack the sandbox of this machine for real, and say what stopped each attack
+    /// Do again, offline, what the transcript of an attempt records, and compare the commit
+    Replay(replay::Arguments),
+    /// Attack the sandbox, the proxy, the gate and the readers for real, and say what stopped each attack
     Attack(attack::Arguments),
     /// Measure the product against its goals
     Bench(bench::Arguments),
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Replay(arguments) => replay::run(arguments),
         Command::Attack(arguments) => attack::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Up(arguments) => up::run(*arguments),

@@ -1,8 +1,9 @@
 //! The flags by which an operator says how strong the sandbox of this machine must be.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::Args;
 use executor::network::PrivateHost;
 use executor::sandbox::{Profile, Sandbox};
@@ -22,11 +23,11 @@ pub(crate) struct SandboxSettings {
     profile: Profile,
     /// Folders that commands may read beside those of the system, separated by colons
     #[arg(long, env = "LEVIATHAN_SANDBOX_READ", value_name = "FOLDERS", value_delimiter = ':')]
-    sandbox_read: Vec<PathBuf>,
+    sandbox_read: Vec<OsString>,
     /// Hosts that may lie in the machine's own network where a policy's `network` names them, separated by commas, with
     /// a port if it is not 443: `mirror.example.org:8443`
     #[arg(long, env = "LEVIATHAN_PRIVATE_HOSTS", value_name = "HOSTS", value_delimiter = ',')]
-    private_hosts: Vec<PrivateHost>,
+    private_hosts: Vec<String>,
     /// Make no namespaces, also where they can be made
     #[arg(long, env = "LEVIATHAN_SANDBOX_WITHOUT_NAMESPACES")]
     without_namespaces: bool,
@@ -48,6 +49,14 @@ impl SandboxSettings {
         if profile == Profile::Strict && without_namespaces {
             bail!("the sandbox `strict` needs namespaces: leave out --without-namespaces, or use `standard`");
         }
+        // A variable that is set to nothing says nothing.
+        let sandbox_read: Vec<PathBuf> =
+            sandbox_read.into_iter().filter(|path| !path.is_empty()).map(PathBuf::from).collect();
+        let private_hosts: Vec<PrivateHost> = private_hosts
+            .iter()
+            .filter(|host| !host.is_empty())
+            .map(|host| host.parse().map_err(|problem| anyhow!("LEVIATHAN_PRIVATE_HOSTS: {problem}")))
+            .collect::<anyhow::Result<_>>()?;
         if let Some(relative) = sandbox_read.iter().find(|path| !path.is_absolute()) {
             bail!("LEVIATHAN_SANDBOX_READ names `{}`, and takes absolute paths only", relative.display());
         }

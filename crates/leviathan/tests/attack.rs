@@ -179,3 +179,21 @@ fn render(with: &[Value], without: &[Value]) -> String {
 fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/security.md")
 }
+
+#[test]
+fn hosts_and_folders_that_are_none_are_refused_and_nothing_is_nothing() {
+    let place = Place::new();
+    let doctor = |variable: &str, value: &str| {
+        let mut command = Command::new(place.folder.path().join("leviathan"));
+        command.arg("doctor").env_clear().env("TMPDIR", place.folder.path()).env(variable, value);
+        command.output().unwrap()
+    };
+    for (variable, value) in
+        [("LEVIATHAN_PRIVATE_HOSTS", "https://mirror"), ("LEVIATHAN_SANDBOX_READ", "/opt:tools")]
+    {
+        let refused = doctor(variable, value);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && said.contains(variable), "{said}");
+        assert_eq!(doctor(variable, "").status.code(), place.run(None, &["doctor"]).status.code());
+    }
+}

@@ -4,6 +4,7 @@
 
 use jiff::Timestamp;
 use model::{AttemptId, Digest, TaskId};
+use serde::{Deserialize, Serialize};
 
 use crate::pull_request::plain_line;
 use crate::repository::CommitFacts;
@@ -15,7 +16,7 @@ pub const IDENTITY: &str = "Leviathan <leviathan@noreply.invalid>";
 const TITLE_CHARACTERS: usize = 72;
 
 /// Where a candidate commit comes from. With the same base and the same files it determines the commit's name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The task's title as its human wrote it; it becomes the first line, made harmless.
     pub title: String,

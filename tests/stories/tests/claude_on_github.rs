@@ -184,14 +184,11 @@ fn a_pause_holds_the_next_call_and_a_cancel_ends_everything_soon() {
 }
 
 #[test]
-fn a_failed_check_goes_back_to_the_model_and_the_second_round_passes() {
+fn a_failed_check_goes_back_to_the_model_the_second_round_passes_and_both_can_be_replayed() {
     let script = vec![
         edit("    print('users')\n    return []"),
         Reply::finish("Done."),
-        Reply::tool(
-            "str_replace_based_edit_tool",
-            json!({ "command": "str_replace", "path": "src/api/users.py", "old_str": "print(", "new_str": "log(" }),
-        ),
+        Reply::tool("bash", json!({ "command": "pwd; sed -i 's/print(/log(/' src/api/users.py" })),
         Reply::finish("Now it logs."),
     ];
     let world = world(script, false);
@@ -200,6 +197,40 @@ fn a_failed_check_goes_back_to_the_model_and_the_second_round_passes() {
     let types = world.story.event_types("task-002");
     let count = |wanted: &str| types.iter().filter(|seen| *seen == wanted).count();
     assert_eq!((count("change.permitted"), count("invariant.failed"), count("invariant.passed")), (2, 1, 1));
+    replays(&world);
+}
+
+/// With the transcript and the repository alone, the same commits are made again; with another transcript they are not.
+fn replays(world: &World) {
+    let events = world.story.events();
+    let of = |kind: &str| events.iter().filter(|event| event["event_type"] == kind).collect::<Vec<_>>();
+    let commits: Vec<&str> =
+        of("change.permitted").iter().map(|it| it["payload"]["candidate"].as_str().unwrap()).collect();
+    let stored = of("artifact.stored");
+    let digest = |name: &str| {
+        let found = stored.iter().find(|it| it["payload"]["name"] == name).unwrap();
+        found["payload"]["sha256"].as_str().unwrap().to_owned()
+    };
+    let transcript = world.story.ctl(&["artifact", &digest("transcript-2.jsonl")]).succeeded().stdout;
+    let folder = tempfile::tempdir().unwrap();
+    let origin = world.story.origin.dir().to_str().unwrap().to_owned();
+    let replay = |transcript: &str| {
+        let file = folder.path().join("transcript.jsonl");
+        std::fs::write(&file, transcript).unwrap();
+        world.story.leviathan(&["replay", "--dir", &origin, file.to_str().unwrap()])
+    };
+    let asked_before = world.claude.seen().len();
+    let same = replay(&transcript).succeeded();
+    for commit in commits {
+        assert!(same.stdout.contains(&format!("made     {commit}: the same")), "{}", same.stdout);
+    }
+    assert!(!same.stdout.contains("something else"), "{}", same.stdout);
+    assert_eq!(world.claude.seen().len(), asked_before, "a replay asks nobody");
+
+    let another = replay(&transcript.replace("sed -i 's/print(/log(/'", "sed -i 's/print(/trace(/'"));
+    assert!(another.stdout.contains("NOT THE SAME") && another.code == 1, "{}", another.stdout);
+    let none = replay("{\"type\":\"conversation\",\"format\":\"leviathan-transcript/1\"}");
+    assert!(none.code == 2 && none.stderr.contains("leviathan-transcript/2"), "{}", none.stderr);
 }
 
 #[test]

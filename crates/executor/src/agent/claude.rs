@@ -7,6 +7,7 @@
 mod api;
 mod ledger;
 mod prompt;
+pub mod replay;
 mod retry;
 mod session;
 mod sse;
@@ -18,8 +19,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::CommitId;
 use model::event::Usage;
 use secrecy::SecretString;
+use target::Provenance;
 
 pub use ledger::{Budgets, PRICES_AS_OF, Prices};
 pub use retry::Patience;
@@ -56,12 +59,25 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// The file that the conversation is written to. What it says was spent counts against the budgets.
     pub transcript: PathBuf,
+    /// What a replay of the transcript begins with.
+    pub origin: Option<Origin>,
     /// Values, beside the key, that must not appear in the transcript or before the model.
     pub secrets: Vec<SecretString>,
     /// Whether an operator wants nothing more to be spent for now. Asked before every call.
     pub is_paused: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Waits between tries. Tests put something here that does not.
     pub pause: Arc<dyn Fn(Duration) -> Pending<()> + Send + Sync>,
+}
+
+/// Where the work begins, and what its commit says of itself.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The commit whose files the agent's tree began with.
+    pub base: CommitId,
+    /// The agent's tree.
+    pub tree: PathBuf,
+    /// What the commit of the agent's work says.
+    pub provenance: Provenance,
 }
 
 impl Config {
@@ -77,6 +93,7 @@ impl Config {
             patience: Patience::default(),
             idle_timeout: Duration::from_secs(120),
             transcript,
+            origin: None,
             secrets: Vec::new(),
             is_paused: Arc::new(|| false),
             pause: Arc::new(|wait| Box::pin(tokio::time::sleep(wait))),
@@ -96,6 +113,11 @@ impl Claude {
         session
             .map(|session| Self { session })
             .map_err(|cause: FailureCause| AgentFailure { cause, usage: Usage::default() })
+    }
+
+    /// Remembers what the round's work came to: the commit of the tree that it left.
+    pub(crate) fn came_to(&mut self, candidate: &CommitId) -> anyhow::Result<()> {
+        self.session.came_to(candidate)
     }
 
     /// One round of work; see [`Agent::work`](crate::agent::Agent::work).

@@ -32,8 +32,8 @@ impl Work<'_> {
         let mut brief = Brief::new(&self.spec, &self.task, attempt);
         loop {
             let round = brief.round;
-            let said = self.let_agent_work(agent, &brief).await?;
-            let change = self.judge(round).await?;
+            let (said, left) = self.let_agent_work(agent, &brief).await?;
+            let change = self.judge(round, left)?;
             self.settings.fault.reach("after_candidate");
             let checked = self.run_checks(round, &change).await?;
             let mut failed_checks = failed(&checked)?;
@@ -58,7 +58,12 @@ impl Work<'_> {
         self.failed(Stage::Checks, FailureReason::InvariantFailed, detail)
     }
 
-    async fn let_agent_work(&mut self, agent: &mut Agent, brief: &Brief) -> Result<AgentReport, Stop> {
+    /// What the agent says in the end, and what it left in its tree.
+    async fn let_agent_work(
+        &mut self,
+        agent: &mut Agent,
+        brief: &Brief,
+    ) -> Result<(AgentReport, Snapshot), Stop> {
         let round = brief.round;
         self.say(&format!("the agent works, round {round}"));
         let toolbox = self.toolbox().context("the agent's tools")?;
@@ -66,6 +71,10 @@ impl Work<'_> {
         let worked = agent.work(brief, &toolbox).await;
         // Whatever the agent left running dies before its tree is read.
         contain::end_all_descendants(|_, _| {}).context("the agent's processes")?;
+        let left = if worked.is_ok() { Some(self.snapshot().await) } else { None };
+        if let Some(Ok(left)) = &left {
+            agent.came_to(left.change.candidate())?;
+        }
         self.keep_agent_logs(round)?;
         self.record_network()?;
         let worked = worked.map(|said| said.without_secrets(&self.settings.redactor));
@@ -77,7 +86,9 @@ impl Work<'_> {
         let duration_ms = begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
         let finished = AgentFinished { round, summary: shortened(summary), duration_ms, usage };
         self.record(EventKind::AgentFinished(finished), &round.to_string())?;
-        self.answer(worked)
+        let said = self.answer(worked)?;
+        let left = left.expect("the tree was read, because the agent came to an end");
+        Ok((said, left?))
     }
 
     /// What the agent's end means for the attempt.
@@ -102,9 +113,9 @@ impl Work<'_> {
     }
 
     /// The gate: what git objects say of the tree, held against the rules of the base commit.
-    async fn judge(&self, round: u32) -> Result<PermittedChange, Stop> {
+    fn judge(&self, round: u32, left: Snapshot) -> Result<PermittedChange, Stop> {
         self.say(&format!("judging the change of round {round}"));
-        let Snapshot { change, ignored_files } = self.snapshot().await?;
+        let Snapshot { change, ignored_files } = left;
         if ignored_files > 0 {
             tracing::info!(
                 attempt.id = %self.job.assignment.attempt_id,

@@ -8,6 +8,7 @@ mod history;
 
 use std::time::Duration;
 
+use model::CommitId;
 use model::event::Usage;
 use model::secrets::Redactor;
 use secrecy::ExposeSecret;
@@ -97,6 +98,10 @@ impl Session {
             prices_as_of,
         };
         transcript.record(&first).map_err(FailureCause::Internal)?;
+        if let Some(super::Origin { base, tree, provenance }) = &config.origin {
+            let origin = Record::Attempt { base, tree, provenance };
+            transcript.record(&origin).map_err(FailureCause::Internal)?;
+        }
         let ledger = Ledger::new(prices, config.budgets, spent);
         Ok(Self {
             config,
@@ -114,6 +119,11 @@ impl Session {
             model: None,
             told_share: 0,
         })
+    }
+
+    /// Records the commit of the tree that the last round left.
+    pub(super) fn came_to(&mut self, candidate: &CommitId) -> anyhow::Result<()> {
+        self.transcript.record(&Record::Candidate { commit: candidate })
     }
 
     /// What this round has cost so far.

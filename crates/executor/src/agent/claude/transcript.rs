@@ -9,17 +9,18 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use model::Digest;
 use model::event::Usage;
 use model::secrets::Redactor;
+use model::{CommitId, Digest};
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
+use target::Provenance;
 use tokio::time::Instant;
 
 use super::api::{Answer, CallError, ToolCall};
 
 /// The version of the format. A reader refuses a file with another.
-pub const TRANSCRIPT_FORMAT: &str = "leviathan-transcript/1";
+pub const TRANSCRIPT_FORMAT: &str = "leviathan-transcript/2";
 
 /// The open file of one conversation.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub(super) enum Record<'a> {
         fixed: &'a Value,
         prices_as_of: &'a str,
     },
+    /// What the tree began with, and what its commit says of itself.
+    Attempt { base: &'a CommitId, tree: &'a Path, provenance: &'a Provenance },
     /// A call is about to be made. `messages` are those from index `from` on.
     Request { from: usize, messages: &'a [Value], max_tokens: u64, set_aside_micro_usd: u64, digest: Digest },
     /// The answer to the call before.
@@ -59,6 +62,8 @@ pub(super) enum Record<'a> {
     ToolIntent { id: &'a str, name: &'a str, input: Value },
     /// What the tool said.
     ToolResult { id: &'a str, is_error: bool, text: &'a str },
+    /// The commit of the tree that the round left.
+    Candidate { commit: &'a CommitId },
     /// The round is over.
     End { outcome: &'a str, detail: String, usage: &'a Usage },
 }
