@@ -128,6 +128,7 @@ pub const ATTACKS: &[Attack] = &[
     trick("orphan", "leaves a process in a session of its own", commands::Trick::Orphan),
     trick("fork-bomb", "doubles its processes until it is stopped", commands::Trick::ForkBomb),
     trick("log-flood", "writes without end", commands::Trick::LogFlood),
+    trick("disk-fill", "fills the disk with many small files", commands::Trick::DiskFill),
     trick("late-edit", "edits its tree after its end", commands::Trick::LateEdit),
     trick("path-shim", "leaves a program where the next command may find it", commands::Trick::PathShim),
     trick("inherited-variables", "waits for LD_PRELOAD or GIT_* of its caller", commands::Trick::Inherited),

@@ -35,19 +35,54 @@ pub struct Manifest {
     /// What the invariants showed with the files that steer them as the base has them; empty when none is changed.
     #[serde(default)]
     pub with_base_files: Vec<InvariantReport>,
-    /// What the agent said in the end. A claim.
-    pub agent: AgentReport,
+    /// The model that did the work, as its provider names it.
+    pub model: Option<String>,
     /// What all rounds cost.
     pub usage: Usage,
     /// The walls within which everything foreign ran.
     pub sandbox: SandboxReported,
-    /// What its commands asked of the network.
-    #[serde(default)]
+}
+
+/// What the agent said, and what commands asked of the network: words that others chose, and that prove nothing.
+///
+/// They are no part of the manifest. It is known by its digest, so that nothing can be taken out of it any more, and whoever
+/// publishes knows secrets that the stage which wrote it did not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Words {
+    /// What the agent said in the end.
+    pub agent: AgentReport,
+    /// What commands asked of the network.
     pub network: Vec<NetworkRequest>,
 }
 
+impl Words {
+    /// Writes them. To be called before the manifest, which completes the folder.
+    pub fn write(&self, candidate: &Path) -> io::Result<()> {
+        write_durably(&Self::file(candidate), &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Reads them; `None` when they were lost on the way, or are none. Nothing depends on them.
+    pub fn read(candidate: &Path) -> Option<Self> {
+        std::fs::read(Self::file(candidate)).ok().and_then(|bytes| Self::parse(&bytes))
+    }
+
+    /// Reads the bytes of a file.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    /// The most bytes that those of another zone may have.
+    pub(crate) const LARGEST: u64 = 1 << 20;
+
+    /// `words.json` in the folder of the candidate.
+    pub fn file(candidate: &Path) -> PathBuf {
+        candidate.join("words.json")
+    }
+}
+
 /// The form that this version writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 impl Manifest {
     /// Writes the manifest last: a candidate folder that has one is complete. Returns its digest.

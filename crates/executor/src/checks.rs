@@ -308,6 +308,7 @@ fn outcome_of(end: &End) -> Result<CheckOutcome, Error> {
         End::Signalled { signal } => CheckOutcome::Killed { signal: *signal },
         End::TimedOut => CheckOutcome::TimedOut,
         End::OutputLimit => CheckOutcome::OutputLimit,
+        End::DiskLimit => CheckOutcome::DiskLimit,
         // The keeper kills what has too many processes.
         End::ProcessLimit => CheckOutcome::Killed { signal: 9 },
         End::NotStarted { problem } => CheckOutcome::NotStarted { problem: problem.clone() },

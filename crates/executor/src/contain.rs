@@ -15,6 +15,7 @@
 
 pub mod bubblewrap;
 mod descriptors;
+mod disk;
 mod enter;
 mod keeper;
 pub mod landlock;

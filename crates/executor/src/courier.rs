@@ -237,8 +237,8 @@ fn artifacts_in(handover: &Tree) -> Result<Vec<String>, TreeError> {
     Ok(found)
 }
 
-/// Whether an artifact of the kind is for people to read. Manifests are without secrets from the start, and both they
-/// and packs are known by their digests.
+/// Whether an artifact of the kind is for people to read. Manifests hold nothing that an agent chose but paths that were
+/// searched, and both they and packs are known by their digests.
 pub(crate) fn is_text(kind: &str) -> bool {
     !matches!(kind, "manifest" | "pack")
 }

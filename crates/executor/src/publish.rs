@@ -24,7 +24,7 @@ use target::{
 use tokio::sync::watch;
 
 use crate::agent::CriterionNote;
-use crate::candidate::Manifest;
+use crate::candidate::{Manifest, Words};
 use crate::fault::Fault;
 use crate::folder::AttemptFolder;
 use crate::job::{Job, StageOutcome};
@@ -205,11 +205,13 @@ impl<'a> Publish<'a> {
     }
 
     fn text(&self, change: &VerifiedChange, weakenings: &[Weakening]) -> PullRequestText {
-        let said = &self.manifest.agent;
         let redactor = &self.settings.redactor;
-        let summary = redactor.clean(&said.summary);
+        let words = Words::read(&self.folder.candidate());
+        let said = words.as_ref().map(|words| &words.agent);
+        let summary = said.map(|said| redactor.clean(&said.summary)).unwrap_or_default();
         let cleaned = |note: &CriterionNote| (note.criterion.clone(), redactor.clean(&note.note));
-        let criteria: Vec<(String, String)> = said.criteria.iter().map(cleaned).collect();
+        let criteria: Vec<(String, String)> =
+            said.into_iter().flat_map(|said| &said.criteria).map(cleaned).collect();
         PullRequestText::new(&Facts {
             spec: &self.spec,
             task: &self.task,
@@ -218,8 +220,8 @@ impl<'a> Publish<'a> {
             change,
             agent: AgentNote { summary: &summary, criteria: &criteria },
             sandbox: &self.manifest.sandbox,
-            network: &self.manifest.network,
-            model: said.model.as_deref(),
+            network: words.as_ref().map(|words| words.network.as_slice()).unwrap_or_default(),
+            model: self.manifest.model.as_deref(),
             usage: &self.manifest.usage,
             weakenings,
             redactor,

@@ -180,7 +180,8 @@ fn layers(walls: &Walls, missing: &str) -> Vec<SandboxLayer> {
         layer(
             "limits",
             true,
-            "time, output, processes, open files, file size, memory of a process; no core dumps".to_owned(),
+            "time, output, processes, open files, file size, disk, memory of a process; no core dumps"
+                .to_owned(),
         ),
         layer("privileges", true, privileges.to_owned()),
         layer("processes", true, processes.to_owned()),

@@ -327,6 +327,23 @@ async fn a_file_larger_than_permitted_is_not_written() {
     }
 }
 
+/// Many files within the limit of each, or many that are empty, fill a disk as well.
+#[tokio::test]
+async fn a_command_that_fills_the_disk_is_ended() {
+    let fills = [
+        "i=0; while :; do head -c 1000000 /dev/zero > $TMPDIR/$i; i=$((i+1)); done",
+        "i=0; while :; do : > $i; i=$((i+1)); done",
+    ];
+    for bench in Bench::every() {
+        for fill in fills {
+            let mut command = bench.shell(fill);
+            command.limits.disk_bytes = 20_000_000;
+            command.limits.disk_files = 2_000;
+            assert_eq!(bench.run(&command).await.end, End::DiskLimit, "{fill}");
+        }
+    }
+}
+
 #[test]
 fn nothing_survives_a_caller_that_is_killed() {
     let bench = Bench::new();

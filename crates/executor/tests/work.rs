@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use api::types::Assignment;
-use leviathan_executor::candidate::Manifest;
+use leviathan_executor::candidate::{Manifest, Words};
 use leviathan_executor::folder::AttemptFolder;
 use leviathan_executor::job::{Job, StageOutcome};
 use leviathan_executor::sandbox;
@@ -232,7 +232,7 @@ fn a_permitted_change_whose_checks_pass_becomes_a_verified_candidate() {
     assert_eq!(Digest::of(&std::fs::read(file).unwrap()), manifest);
     let manifest = Manifest::read(&bench.folder.candidate()).unwrap().unwrap();
     assert_eq!((&manifest.base, &manifest.candidate), (&bench.base, &candidate));
-    assert_eq!(manifest.agent.summary, "updated");
+    assert_eq!(Words::read(&bench.folder.candidate()).unwrap().agent.summary, "updated");
     assert_eq!(
         bench.event_types(),
         [
@@ -572,7 +572,7 @@ invariants: [{{name: Closed, check: '! python3 src/ask.py {place}'}}]
     let setup = (NetworkUse::Setup, "localhost", NetworkAnswer::Connected, 1);
     let refused = (NetworkUse::Agent, "localhost", NetworkAnswer::NotPermitted, 1);
     assert_eq!(told, [setup, refused, setup], "once for the agent's tree and once for the checks'");
-    assert_eq!(Manifest::read(&bench.folder.candidate()).unwrap().unwrap().network, reported);
+    assert_eq!(Words::read(&bench.folder.candidate()).unwrap().network, reported);
 
     let EventKind::SandboxReported(sandbox) = bench.events().remove(0) else { panic!("not reported") };
     let layer = sandbox.layers.iter().find(|layer| layer.name == "network").unwrap();

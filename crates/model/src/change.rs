@@ -377,6 +377,8 @@ pub enum CheckOutcome {
     TimedOut,
     /// It wrote more than it may.
     OutputLimit,
+    /// It took more of the disk than it may.
+    DiskLimit,
     /// It could not be started.
     NotStarted {
         /// Why not.
@@ -395,6 +397,7 @@ impl CheckOutcome {
             | Self::Killed { .. }
             | Self::TimedOut
             | Self::OutputLimit
+            | Self::DiskLimit
             | Self::NotStarted { .. }
             | Self::MutatedTree => false,
         }
@@ -409,6 +412,7 @@ impl std::fmt::Display for CheckOutcome {
             Self::Killed { signal } => write!(f, "was killed by signal {signal}"),
             Self::TimedOut => f.write_str("reached its time limit"),
             Self::OutputLimit => f.write_str("wrote more output than it may"),
+            Self::DiskLimit => f.write_str("took more of the disk than it may"),
             Self::NotStarted { problem } => write!(f, "could not be started: {problem}"),
             Self::MutatedTree => f.write_str("changed the tree that it was to judge"),
         }

@@ -100,6 +100,10 @@ fn spellings_of(secret: &str) -> Vec<String> {
             .bytes()
             .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
             .collect(),
+        secret.bytes().map(|byte| format!("%{byte:02X}")).collect(),
+        secret.bytes().map(|byte| format!("%{byte:02x}")).collect(),
+        secret.bytes().map(|byte| format!("\\u{byte:04x}")).collect(),
+        secret.bytes().map(|byte| format!("\\x{byte:02X}")).collect(),
     ];
     for before in ["", "x", "xy", "xyz", "xyzw"] {
         let text = format!("{before}{secret} and more");

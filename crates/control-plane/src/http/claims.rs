@@ -72,7 +72,7 @@ async fn assignment(
 ) -> Result<Answer<Assignment>, Failure> {
     let fence = caller.fence_for(&id)?;
     let mut artifacts = artifacts::of_attempt(&app, &id).await?;
-    artifacts.retain(|artifact| matches!(artifact.kind.as_str(), "manifest" | "pack"));
+    artifacts.retain(|artifact| matches!(artifact.kind.as_str(), "manifest" | "pack" | "words"));
     let history = app.ledger.history();
     let graph = history.graph();
     let attempt = known(graph, &id)?;

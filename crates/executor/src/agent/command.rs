@@ -58,6 +58,7 @@ impl CommandAgent {
                 return Err(stopped(why.into()));
             }
             End::OutputLimit => return Err(stopped(stuck("it wrote more output than it may"))),
+            End::DiskLimit => return Err(stopped(stuck("it took more of the disk than it may"))),
             End::ProcessLimit => return Err(stopped(stuck("it started more processes than it may"))),
         };
         Ok(AgentReport {
@@ -107,7 +108,9 @@ fn note(command: &Command, end: &End) -> String {
         End::Exited { code } => format!("exit code {code}"),
         End::Signalled { signal } => format!("killed by signal {signal}"),
         End::NotStarted { problem } => format!("not started: {problem}"),
-        End::TimedOut | End::OutputLimit | End::ProcessLimit | End::Cancelled => "stopped".to_owned(),
+        End::TimedOut | End::OutputLimit | End::ProcessLimit | End::DiskLimit | End::Cancelled => {
+            "stopped".to_owned()
+        }
     };
     let complained = command.stderr_log.as_deref().map(tail).unwrap_or_default();
     [ending, complained, said].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")

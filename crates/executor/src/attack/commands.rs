@@ -14,6 +14,7 @@ pub(super) enum Trick {
     Orphan,
     ForkBomb,
     LogFlood,
+    DiskFill,
     LateEdit,
     PathShim,
     Inherited,
@@ -29,6 +30,7 @@ pub(super) async fn play(trick: Trick, containment: &Containment, canaries: &Can
         Trick::Orphan => orphan(containment, canaries).await,
         Trick::ForkBomb => fork_bomb(containment, canaries).await,
         Trick::LogFlood => log_flood(containment, canaries).await,
+        Trick::DiskFill => disk_fill(containment, canaries).await,
         Trick::LateEdit => late_edit(containment, canaries).await,
         Trick::PathShim => path_shim(containment, canaries).await,
         Trick::Inherited => inherited(containment, canaries).await,
@@ -72,6 +74,22 @@ async fn log_flood(containment: &Containment, canaries: &Canaries) -> Seen {
     };
     let kept = std::fs::metadata(&command.log).map_or(u64::MAX, |found| found.len());
     judged(end != End::OutputLimit || kept > 2 << 20, "limits", format!("{end:?}, {kept} bytes are kept"))
+}
+
+/// It stops by itself at 512 MiB, so that a machine whose walls fail survives the answer.
+async fn disk_fill(containment: &Containment, canaries: &Canaries) -> Seen {
+    let fill = "i=0; while [ $i -lt 512 ]; do head -c 1048576 /dev/zero > $TMPDIR/$i; i=$((i+1)); done";
+    let mut command = shell(canaries, fill);
+    command.limits.disk_bytes = 32 << 20;
+    let end = match containment.run(&command, pending()).await {
+        Err(error) => return failed(error.to_string()),
+        Ok(outcome) => outcome.end,
+    };
+    let emptied = std::fs::remove_dir_all(command.scratch.join("tmp"));
+    if let Err(error) = emptied {
+        return failed(format!("what it wrote cannot be removed: {error}"));
+    }
+    judged(end != End::DiskLimit, "limits", format!("{end:?}"))
 }
 
 async fn late_edit(containment: &Containment, canaries: &Canaries) -> Seen {

@@ -16,6 +16,7 @@ use rustix::process::{
     pidfd_open,
 };
 
+use super::disk::{Disk, Taken};
 use super::log::BoundedLog;
 use super::plan::{ENTER_ARGUMENT, End, Entry, KEEPER_ARGUMENT, Plan, Report, WARDEN_ARGUMENT, Word};
 use super::{bubblewrap, processes};
@@ -135,6 +136,8 @@ impl Kept {
     /// Copies output and waits until the command exits (`None`) or must be ended.
     fn watch(&mut self, plan: &Plan) -> io::Result<Option<End>> {
         let deadline = self.started + plan.limits.timeout;
+        let most = Taken { bytes: plan.limits.disk_bytes, files: plan.limits.disk_files };
+        let mut disk = Disk::watch(&plan.places().writable(), most)?;
         let mut next_census = self.started + CENSUS;
         loop {
             let events = self.wait_until(deadline.min(next_census))?;
@@ -159,6 +162,9 @@ impl Kept {
                 self.reap();
                 if self.has_too_many_processes(plan.limits.processes as usize)? {
                     return Ok(Some(End::ProcessLimit));
+                }
+                if disk.is_over() {
+                    return Ok(Some(End::DiskLimit));
                 }
                 next_census = Instant::now() + CENSUS;
             }

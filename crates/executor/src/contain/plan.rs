@@ -54,6 +54,10 @@ pub struct Limits {
     pub open_files: u64,
     /// Bytes of the largest file it may write (RLIMIT_FSIZE).
     pub file_bytes: u64,
+    /// Bytes that all its files together may take of the disk; never more than half of what is free when it begins.
+    pub disk_bytes: u64,
+    /// How many files it may make, by the same measure.
+    pub disk_files: u64,
     /// Bytes of memory that each process may have for its data (RLIMIT_DATA).
     pub memory_bytes: u64,
     /// Processes and threads of the whole user (RLIMIT_NPROC); the system does not hold root to it.
@@ -69,6 +73,8 @@ impl Default for Limits {
             processes: 512,
             open_files: 4096,
             file_bytes: 4 << 30,
+            disk_bytes: 16 << 30,
+            disk_files: 4_000_000,
             memory_bytes: 8 << 30,
             user_processes: None,
         }
@@ -95,6 +101,8 @@ pub enum End {
     OutputLimit,
     /// It had more processes than it may.
     ProcessLimit,
+    /// It took more of the disk than it may.
+    DiskLimit,
     /// The caller wanted no more of it.
     Cancelled,
     /// It could not be executed: no such program, no such directory.
@@ -147,6 +155,10 @@ impl Plan {
             environment,
             stdin_bytes: command.stdin.len(),
         }
+    }
+
+    pub(super) fn places(&self) -> Places {
+        Places { directory: self.directory.clone(), scratch: self.scratch.clone() }
     }
 
     pub(super) fn to_bytes(&self, stdin: &[u8]) -> Vec<u8> {
@@ -205,7 +217,7 @@ impl Entry {
         words_descriptor: i32,
         way_out_descriptor: Option<i32>,
     ) -> Self {
-        let Plan { arguments, limits, walls, directory, scratch, .. } = plan;
+        let Plan { arguments, limits, walls, .. } = plan;
         Self {
             arguments: arguments.clone(),
             keeper,
@@ -216,7 +228,7 @@ impl Entry {
             memory_bytes: limits.memory_bytes,
             user_processes: limits.user_processes,
             walls: walls.clone(),
-            places: Places { directory: directory.clone(), scratch: scratch.clone() },
+            places: plan.places(),
         }
     }
 

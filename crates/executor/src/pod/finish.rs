@@ -15,7 +15,7 @@ use target::candidate::PACK_FILE;
 use tokio::sync::watch;
 
 use super::{Ended, Prepared};
-use crate::candidate::Manifest;
+use crate::candidate::{Manifest, Words};
 use crate::contain;
 use crate::folder::{ACTIVITY, CANDIDATE, ENDED, INTERRUPTED, OUTCOME, write_durably};
 use crate::job::{Job, StageOutcome, shortened};
@@ -182,6 +182,8 @@ fn take_over(
     if Digest::of(&bytes) != *digest || !is_of_candidate {
         return Ok(Err(format!("the candidate's manifest is not that of {candidate}")));
     }
+    // Whether the agent said anything decides nothing.
+    let words = handover.read(&format!("{CANDIDATE}/words.json"), Words::LARGEST).ok();
     let pack = match handover.open_file(&format!("{CANDIDATE}/{PACK_FILE}"), LARGEST_PACK) {
         Ok(pack) => pack,
         Err(error) => return Ok(Err(format!("the candidate's objects: {error}"))),
@@ -190,6 +192,7 @@ fn take_over(
         std::fs::create_dir_all(&place)?;
         let mut copied = std::fs::File::create(place.join(PACK_FILE))?;
         io::copy(&mut io::Read::take(pack, LARGEST_PACK), &mut copied)?;
+        words.map_or(Ok(()), |words| write_durably(&Words::file(&place), &words))?;
         write_durably(&Manifest::file(&place), &bytes)
     };
     copy().with_context(|| format!("{}", place.display()))?;

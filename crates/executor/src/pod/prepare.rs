@@ -16,7 +16,7 @@ use target::candidate::PACK_FILE;
 use tokio::sync::watch;
 
 use super::{Ended, Prepared};
-use crate::candidate::Manifest;
+use crate::candidate::{Manifest, Words};
 use crate::contain;
 use crate::courier::{LARGEST_ARTIFACT, patiently};
 use crate::folder::{AttemptFolder, write_durably};
@@ -163,10 +163,12 @@ async fn restore(
             LARGEST_ARTIFACT >> 20
         )));
     };
+    let words = newest(client, assignment, "words", Words::LARGEST, Words::parse).await?;
     let folder = supervision.folder.candidate();
     let write = || -> io::Result<()> {
         std::fs::create_dir_all(&folder)?;
         write_durably(&folder.join(PACK_FILE), &pack.1)?;
+        words.map_or(Ok(()), |(_, bytes)| write_durably(&Words::file(&folder), &bytes))?;
         write_durably(&Manifest::file(&folder), &bytes)
     };
     write().with_context(|| format!("{}", folder.display()))?;

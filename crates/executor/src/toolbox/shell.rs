@@ -71,6 +71,7 @@ impl Shell {
             | End::Signalled { .. }
             | End::TimedOut
             | End::OutputLimit
+            | End::DiskLimit
             | End::ProcessLimit
             | End::Cancelled => {
                 excerpt(&command.log, SHOWN_BYTES, SHOWN_BYTES).context("the output of an agent's command")?

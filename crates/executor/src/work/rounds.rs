@@ -17,7 +17,7 @@ use target::{Snapshot, SnapshotError, with_files_of_base};
 use super::{Stop, Work};
 use crate::agent::command::CommandAgent;
 use crate::agent::{Agent, AgentFailure, AgentReport, Brief, FailedCheck, Outcome};
-use crate::candidate::{self, Manifest};
+use crate::candidate::{self, Manifest, Words};
 use crate::checks::Checked;
 use crate::contain;
 use crate::courier::LARGEST_ARTIFACT;
@@ -296,11 +296,13 @@ impl Work<'_> {
             operator_policy: self.spec.digests.operator_policy.clone(),
             reports: verified.reports().to_vec(),
             with_base_files: verified.with_base_files().to_vec(),
-            agent: said,
+            model: said.model.clone(),
             usage: self.usage.clone(),
             sandbox: self.sandbox.clone(),
-            network: self.network.reported(),
         };
+        let words = Words { agent: said, network: self.network.reported() };
+        words.write(&folder).context("the words of the agent")?;
+        self.keep_artifact("words", "words.json", &Words::file(&folder))?;
         let digest = manifest.write(&folder).context("the candidate's manifest")?;
         self.keep_artifact("manifest", "manifest.json", &Manifest::file(&folder))?;
         let candidate = verified.commit().clone();

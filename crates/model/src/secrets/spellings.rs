@@ -7,7 +7,8 @@ const SHORTEST: usize = 8;
 /// Of a longer secret its beginning is looked for, so that every spelling is found in a bounded window.
 const LONGEST: usize = 4096;
 
-/// As it is, as JSON and URLs quote it, in hexadecimal, and in base64 wherever in the encoded text it stands.
+/// As it is, as JSON and URLs quote it or every byte of it, in hexadecimal, and in base64 wherever in the encoded text it
+/// stands.
 pub(super) fn of(secret: &str) -> Vec<Vec<u8>> {
     let secret = secret.trim();
     let bytes = &secret.as_bytes()[..secret.len().min(LONGEST)];
@@ -22,6 +23,12 @@ pub(super) fn of(secret: &str) -> Vec<Vec<u8>> {
         hex::encode(bytes).into_bytes(),
         hex::encode_upper(bytes).into_bytes(),
     ];
+    // These are the longest, up to six characters for a byte.
+    let beginning = &bytes[..bytes.len().min(LONGEST / 2)];
+    for escape in ["%", "\\u00", "\\x"] {
+        spellings.push(every_byte(beginning, escape, hex::encode));
+        spellings.push(every_byte(beginning, escape, hex::encode_upper));
+    }
     for shift in 0..3 {
         spellings.push(in_base64(bytes, shift, &STANDARD));
         spellings.push(in_base64(bytes, shift, &URL_SAFE));
@@ -45,6 +52,11 @@ fn percent_encoded(bytes: &[u8], lower: bool) -> Vec<u8> {
         byte => format!("%{byte:02X}").into_bytes(),
     };
     bytes.iter().flat_map(encode).collect()
+}
+
+/// Every byte by its number, also where nothing asks for it.
+fn every_byte(bytes: &[u8], escape: &str, number: fn([u8; 1]) -> String) -> Vec<u8> {
+    bytes.iter().flat_map(|byte| format!("{escape}{}", number([*byte])).into_bytes()).collect()
 }
 
 /// The characters that depend on nothing but the secret when `shift` bytes (modulo three) precede it.

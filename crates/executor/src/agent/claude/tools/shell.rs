@@ -58,6 +58,7 @@ fn told(output: &ShellOutput) -> Said {
         End::Signalled { signal } => (format!("[ended by signal {signal}]"), true),
         End::TimedOut => ("[ended: it ran longer than it may]".to_owned(), true),
         End::OutputLimit => ("[ended: it wrote more than it may]".to_owned(), true),
+        End::DiskLimit => ("[ended: it took more of the disk than it may]".to_owned(), true),
         End::ProcessLimit => ("[ended: it had more processes than it may]".to_owned(), true),
         End::Cancelled => ("[ended from outside]".to_owned(), true),
         End::NotStarted { problem } => (format!("[did not start: {problem}]"), true),
