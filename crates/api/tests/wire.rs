@@ -238,6 +238,11 @@ fn detail() -> Value {
             "outcome": "exit code 1", "duration_ms": 3, "log": DIGEST, "log_bytes": 4,
         }],
         "sandbox": { "profile": "standard", "layers": [{ "name": "landlock", "holds": true, "detail": "d" }] },
+        "network": [{
+            "used_by": "setup", "host": "pypi.org", "port": 443, "answer": "connected", "count": 2,
+            "sent_bytes": 3, "received_bytes": 4,
+        }],
+        "network_omitted": 1,
         "agent_notes": ["done"],
         "artifacts": [{ "sha256": DIGEST, "name": "check.log", "kind": "log", "size": 4 }],
         "policy_digest": DIGEST,

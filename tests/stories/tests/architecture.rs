@@ -21,6 +21,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "leviathan",
         &[
             "leviathan-model",
+            "leviathan-journal",
             "leviathan-api",
             "leviathan-control-plane",
             "leviathan-target",

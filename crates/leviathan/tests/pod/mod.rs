@@ -409,7 +409,7 @@ fn what_a_work_zone_came_to_is_believed_only_as_far_as_it_can_be() {
             "another manifest",
             &|pod| {
                 let manifest = pod.handover().join("candidate/manifest.json");
-                let changed = fs::read_to_string(&manifest).unwrap().replace("\"agent\"", " \"agent\"");
+                let changed = fs::read_to_string(&manifest).unwrap().replace("\"usage\"", " \"usage\"");
                 fs::write(&manifest, changed).unwrap();
             },
             "manifest is not that of",
