@@ -42,6 +42,13 @@ pub struct Readiness {
     /// with 503 and everything else goes on.
     #[serde(default)]
     pub artifacts: String,
+    /// `signed`, or `late` once events wait for a signed checkpoint longer than half a minute: they are recorded, and
+    /// whoever keeps checkpoints cannot hold the log to them yet. `none` of a log that is not signed.
+    #[serde(default)]
+    pub checkpoints: String,
+    /// Why checkpoints are late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoints_late: Option<String>,
 }
 
 /// `POST /v1/events/ingest`: all of the events or none.

@@ -23,6 +23,7 @@ mod tasks;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::token::Keyring;
 use axum::Router;
@@ -44,6 +45,8 @@ pub(crate) struct App {
     pub(crate) ledger: Ledger,
     /// None of a log in memory.
     pub(crate) checkpoints: Option<Checkpoints>,
+    /// For how long an event may wait for its checkpoint before readers are told.
+    pub(crate) unsigned_for: Duration,
     pub(crate) artifacts: Artifacts,
     pub(crate) keyring: Keyring,
     pub(crate) presence: Arc<Presence>,

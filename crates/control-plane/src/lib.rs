@@ -20,6 +20,7 @@ mod snapshots;
 mod start;
 mod steering;
 mod store;
+mod trouble;
 mod verification;
 
 pub use artifacts::{ArtifactPlace, BucketAccess, BucketUrl, InvalidBucketUrl};

@@ -89,6 +89,8 @@ pub struct Config {
     pub lease: Duration,
     /// How long reads go on after the journal has failed, before the process ends.
     pub read_only_for: Duration,
+    /// How long events may wait for a signed checkpoint before `/readyz` says so.
+    pub unsigned_for: Duration,
 }
 
 impl Config {
@@ -103,6 +105,7 @@ impl Config {
             token,
             lease: Duration::from_secs(120),
             read_only_for: Duration::from_secs(30),
+            unsigned_for: Duration::from_secs(30),
         }
     }
 }
@@ -156,6 +159,7 @@ impl Server {
         let app = Arc::new(App {
             ledger,
             checkpoints,
+            unsigned_for: config.unsigned_for,
             artifacts,
             keyring: Keyring::new(&config.token),
             presence: Presence::new(config.lease, config.backend.database_url()).into(),

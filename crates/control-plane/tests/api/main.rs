@@ -11,6 +11,7 @@ mod reading;
 mod registration;
 mod replicas;
 mod shared_log;
+mod signing;
 mod starting;
 mod streaming;
 mod support;

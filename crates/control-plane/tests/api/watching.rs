@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::support::*;
 
 /// Every sample of a scrape, by its name with labels.
-async fn scraped(plane: &Plane) -> BTreeMap<String, f64> {
+pub(crate) async fn scraped(plane: &Plane) -> BTreeMap<String, f64> {
     let response = http().get(format!("{}/metrics", plane.base)).bearer_auth(TOKEN).send().await.unwrap();
     assert_eq!(response.status(), 200);
     assert!(response.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
