@@ -131,6 +131,11 @@ impl Client {
         self.text("/v1/log/checkpoint", &()).await
     }
 
+    /// `GET /v1/log/checkpoint?witnessed=true`
+    pub async fn log_witnessed_checkpoint(&self) -> Result<String, ClientError> {
+        self.text("/v1/log/checkpoint", &types::CheckpointQuery { witnessed: Some(true) }).await
+    }
+
     /// `GET /v1/log/vkey`
     pub async fn log_vkey(&self) -> Result<String, ClientError> {
         self.text("/v1/log/vkey", &()).await

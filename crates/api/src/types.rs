@@ -135,6 +135,15 @@ pub struct EventsPage {
     pub head: u64,
 }
 
+/// Which checkpoint `GET /v1/log/checkpoint` answers.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointQuery {
+    /// `true`: the newest that the witness cosigned, which may be older than the newest; 404 if there is none. Otherwise
+    /// the newest, with the line of the witness below if it cosigned that one.
+    pub witnessed: Option<bool>,
+}
+
 /// What `GET /v1/log/proof` is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -267,6 +267,16 @@ impl Checkpoints {
         self.shared.standing.register(self.lag(now), registry);
     }
 
+    /// The newest checkpoint, as it is replaced.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Signed>> {
+        self.shared.latest.subscribe()
+    }
+
+    /// Whether other processes sign the same log.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.shelf.is_shared()
+    }
+
     /// Waits until a checkpoint covers `seq`.
     pub(crate) async fn covering(&self, seq: u64) -> Arc<Signed> {
         let mut latest = self.shared.latest.subscribe();

@@ -39,6 +39,7 @@ use crate::ledger::Ledger;
 use crate::presence::Presence;
 use crate::steering::Stamp;
 use crate::verification::Verified;
+use crate::witness::Witness;
 
 /// What every handler works with.
 pub(crate) struct App {
@@ -47,6 +48,8 @@ pub(crate) struct App {
     pub(crate) checkpoints: Option<Checkpoints>,
     /// For how long an event may wait for its checkpoint before readers are told.
     pub(crate) unsigned_for: Duration,
+    /// Who cosigns checkpoints; often nobody.
+    pub(crate) witness: Option<Witness>,
     pub(crate) artifacts: Artifacts,
     pub(crate) keyring: Keyring,
     pub(crate) presence: Arc<Presence>,

@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::data::DataFolder;
 use crate::installation::Installation;
 use crate::scheduler::{Settings, token_file, told_to_stop};
+use crate::witness::WitnessArguments;
 use crate::{Answer, logging};
 
 /// What `leviathan up` is told.
@@ -30,6 +31,8 @@ pub(crate) struct Arguments {
     /// The key that signs the log: PRIVATE+KEY+… as the file `log-key` has it. Better given by the environment
     #[arg(long, env = "LEVIATHAN_LOG_KEY", hide_env_values = true, value_name = "KEY")]
     log_key: Option<SecretString>,
+    #[command(flatten)]
+    witness: WitnessArguments,
     #[command(flatten)]
     settings: Settings,
 }
@@ -49,6 +52,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
         let config = control_plane::Config {
             listen: arguments.listen,
             log_key: arguments.log_key,
+            witness: arguments.witness.access(),
             ..control_plane::Config::new(data.clone(), token.clone())
         };
         let settings = arguments.settings;

@@ -8,3 +8,4 @@ pub mod postgres;
 pub mod reference;
 pub mod repository;
 pub mod s3;
+pub mod witness;

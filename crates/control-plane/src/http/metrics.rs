@@ -35,6 +35,9 @@ async fn scrape(app: Shared) -> Result<impl IntoResponse, Failure> {
     if let Some(checkpoints) = &app.checkpoints {
         checkpoints.register(Instant::now(), &mut registry);
     }
+    if let Some(witness) = &app.witness {
+        witness.register(app.ledger.history().graph().head(), &mut registry);
+    }
     how_things_stand(&app, &mut registry);
     let mut body = String::new();
     text::encode(&mut body, &registry).map_err(|error| Failure::internal(error.to_string()))?;

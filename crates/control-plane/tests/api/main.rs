@@ -16,3 +16,4 @@ mod starting;
 mod streaming;
 mod support;
 mod watching;
+mod witness;
