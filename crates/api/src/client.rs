@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{ErrorBody, ErrorCode};
+use crate::trace;
 use crate::types;
 
 /// Speaks to one control plane with one token. Cheap to clone.
@@ -350,6 +351,10 @@ impl Client {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
         let request = request.bearer_auth(self.token.expose_secret());
+        let request = match trace::present() {
+            Some(present) => request.header(trace::HEADER, present),
+            None => request,
+        };
         let response = request.send().await.map_err(|problem| self.unreachable(&problem))?;
         if response.status().is_success() { Ok(response) } else { Err(self.refusal(response).await) }
     }

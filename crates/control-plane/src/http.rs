@@ -20,6 +20,7 @@ mod steer;
 mod stream;
 mod targets;
 mod tasks;
+mod trace;
 mod view;
 
 use std::sync::Arc;

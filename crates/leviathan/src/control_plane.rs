@@ -62,7 +62,7 @@ enum BackendName {
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
     let config = config(arguments)?;
-    logging::start(&redactor(&config));
+    let _telemetry = logging::start_with_spans("leviathan-control-plane", &redactor(&config));
     open_files::raise_limit();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     runtime.block_on(control_plane::serve(config, |address| {

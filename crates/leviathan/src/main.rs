@@ -27,6 +27,7 @@ mod plain_git;
 mod plan;
 mod sandbox;
 mod scheduler;
+mod telemetry;
 mod up;
 mod witness;
 

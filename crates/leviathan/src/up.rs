@@ -46,7 +46,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
         None => (kept_token(&data)?, true),
     };
     let secrets = [Some(&token), arguments.log_key.as_ref(), arguments.settings.github_token()];
-    logging::start(&Redactor::new(secrets.into_iter().flatten().map(ExposeSecret::expose_secret)));
+    let redactor = Redactor::new(secrets.into_iter().flatten().map(ExposeSecret::expose_secret));
+    let _telemetry = logging::start_with_spans("leviathan", &redactor);
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     runtime.block_on(async {
         let config = control_plane::Config {
