@@ -14,13 +14,13 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use model::secrets::Redactor;
 use opentelemetry::propagation::TextMapPropagator;
-use opentelemetry::trace::TracerProvider as _;
-use opentelemetry::{Array, KeyValue, StringValue, Value};
+use opentelemetry::trace::{Status, TracerProvider as _};
+use opentelemetry::{Array, KeyValue, Value};
 use opentelemetry_otlp::WithHttpConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanEvents, SpanExporter};
 use tracing::Subscriber;
 use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt};
 use tracing_subscriber::Layer;
@@ -181,22 +181,59 @@ impl<E: SpanExporter> SpanExporter for Cleaned<E> {
 
 fn clean(span: &mut SpanData, redactor: &Redactor) {
     span.name = redactor.clean(&span.name).into();
+    // We make neither; a library that did would put words of somebody there.
+    span.events = SpanEvents::default();
+    if let Status::Error { description } = &mut span.status {
+        *description = redactor.clean(description).into();
+    }
     for attribute in &mut span.attributes {
-        match &mut attribute.value {
-            Value::String(text) => *text = redactor.clean(text.as_str()).into(),
-            Value::Array(Array::String(texts)) => {
-                let cleaned = texts.iter().map(|text| StringValue::from(redactor.clean(text.as_str())));
-                *texts = cleaned.collect();
-            }
-            // Numbers hold no text. The list of kinds is not ours and may grow.
-            _ => {}
+        if let Value::String(text) = &mut attribute.value {
+            *text = redactor.clean(text.as_str()).into();
+        } else if let Value::Array(Array::String(texts)) = &mut attribute.value {
+            *texts = texts.iter().map(|text| redactor.clean(text.as_str()).into()).collect();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry::StringValue;
+    use opentelemetry::trace::{Span as _, Tracer as _};
+
     use super::*;
+
+    /// Keeps what it is given.
+    #[derive(Debug, Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<SpanData>>>);
+
+    impl SpanExporter for Kept {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.0.lock().unwrap().extend(batch);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_secret_that_got_into_a_span_does_not_leave() {
+        const SECRET: &str = "a-token-of-ours";
+        let kept = Kept::default();
+        let (redactor, fails) = (Redactor::new([SECRET]), AtomicBool::new(false));
+        let cleaned = Cleaned { redactor, exporter: kept.clone(), fails };
+        let provider = SdkTracerProvider::builder().with_simple_exporter(cleaned).build();
+        let mut span = provider.tracer("test").start(format!("GET /{SECRET}"));
+        span.set_attribute(KeyValue::new("text", format!("it is {SECRET}")));
+        span.set_attribute(KeyValue::new("list", Value::Array(vec![StringValue::from(SECRET)].into())));
+        span.set_attribute(KeyValue::new("number", 7));
+        span.add_event(SECRET, vec![KeyValue::new("text", SECRET)]);
+        span.set_status(Status::error(SECRET));
+        span.end();
+        let spans = kept.0.lock().unwrap();
+        let told = format!("{spans:?}");
+        assert!(spans.len() == 1 && told.contains("it is [redacted]") && told.contains('7'), "{told}");
+        assert!(!told.contains(SECRET), "{told}");
+    }
 
     /// Variables as if they were set.
     fn set(variables: &'static [(&str, &str)]) -> impl Fn(&str) -> Option<String> {
