@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::*;
-use crate::watching::scraped;
+use crate::watching::{scraped, until};
 
 const LAG: &str = "leviathan_checkpoint_lag_events";
 const AGE: &str = "leviathan_checkpoint_lag_seconds";
@@ -14,13 +14,6 @@ const FAILURES: &str = "leviathan_checkpoint_failures_total";
 /// A control plane that tells at once of what is not signed.
 async fn impatient(data: &Path) -> Plane {
     Plane::start_with(data, |config| config.unsigned_for = Duration::ZERO).await
-}
-
-/// Waits until a scrape has a sample as it should be.
-async fn until(plane: &Plane, name: &str, is_so: impl Fn(f64) -> bool) {
-    while !is_so(scraped(plane).await[name]) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// What is in the way of the file that replaces the checkpoint. It is in root's way too.

@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use test_support::witness::{Fault, Witness};
 
 use crate::support::*;
-use crate::watching::scraped;
+use crate::watching::{scraped, until};
 
 const LAG: &str = "leviathan_witness_lag_events";
 const FAILURES: &str = "leviathan_witness_failures_total";
@@ -34,13 +34,6 @@ fn access(witness: &Witness) -> WitnessAccess {
 
 async fn record(client: &Client, count: usize) {
     client.ingest((0..count).map(|n| paused(&format!("reason {n}"))).collect()).await.unwrap();
-}
-
-/// Waits until a scrape has a sample as it should be.
-async fn until(plane: &Plane, name: &str, is_so: impl Fn(f64) -> bool) {
-    while !is_so(scraped(plane).await[name]) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Waits until everything is signed, which nothing that a witness does may hinder.
