@@ -21,6 +21,7 @@ use base64::prelude::BASE64_STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey};
 use signed_note::{Note, NoteError, Signature, StandardVerifier, Verifier as _, VerifierList};
 use tlog_tiles::{Checkpoint, Hash};
+use tokio::sync::oneshot;
 
 /// The byte that says an Ed25519 cosignature.
 const COSIGNATURE: u8 = 0x04;
@@ -46,6 +47,7 @@ pub enum Fault {
 pub struct Witness {
     address: SocketAddr,
     shared: Arc<Mutex<Shared>>,
+    leave: Option<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<Result<(), std::io::Error>>,
 }
 
@@ -135,10 +137,9 @@ impl Witness {
 
     /// Goes away: from now on nobody listens there.
     pub async fn stop(mut self) -> Away {
-        self.task.abort();
+        // Connections that wait for another request are closed, as by a process that ends.
+        drop(self.leave.take());
         let _ = (&mut self.task).await;
-        // Connections outlive the task that accepted them.
-        self.shared().fault = Some(Fault::Silence);
         Away { address: self.address, shared: Arc::clone(&self.shared) }
     }
 
@@ -161,8 +162,10 @@ impl Away {
         let address = listener.local_addr().expect("a bound listener has an address");
         locked(&shared).fault = None;
         let app = Router::new().route("/w1/add-checkpoint", post(add)).with_state(Arc::clone(&shared));
-        let task = tokio::spawn(async move { axum::serve(listener, app).await });
-        Witness { address, shared, task }
+        let (leave, left) = oneshot::channel::<()>();
+        let left = async move { drop(left.await) };
+        let task = tokio::spawn(async move { axum::serve(listener, app).with_graceful_shutdown(left).await });
+        Witness { address, shared, leave: Some(leave), task }
     }
 }
 
