@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{ErrorBody, ErrorCode};
+use crate::trace;
 use crate::types;
 
 /// Speaks to one control plane with one token. Cheap to clone.
@@ -129,6 +130,11 @@ impl Client {
     /// `GET /v1/log/checkpoint`
     pub async fn log_checkpoint(&self) -> Result<String, ClientError> {
         self.text("/v1/log/checkpoint", &()).await
+    }
+
+    /// `GET /v1/log/checkpoint?witnessed=true`
+    pub async fn log_witnessed_checkpoint(&self) -> Result<String, ClientError> {
+        self.text("/v1/log/checkpoint", &types::CheckpointQuery { witnessed: Some(true) }).await
     }
 
     /// `GET /v1/log/vkey`
@@ -345,6 +351,10 @@ impl Client {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
         let request = request.bearer_auth(self.token.expose_secret());
+        let request = match trace::present() {
+            Some(present) => request.header(trace::HEADER, present),
+            None => request,
+        };
         let response = request.send().await.map_err(|problem| self.unreachable(&problem))?;
         if response.status().is_success() { Ok(response) } else { Err(self.refusal(response).await) }
     }

@@ -9,6 +9,7 @@ mod error;
 mod openapi;
 mod routes;
 pub mod token;
+pub mod trace;
 pub mod types;
 
 pub use client::{Client, ClientError};

@@ -169,9 +169,10 @@ pub const ROUTES: &[Route] = &[
     get(
         "/v1/log/checkpoint",
         Access::Operator,
-        "Size and root of the log at its newest checkpoint, signed: a note as C2SP tlog-checkpoint has it.",
+        "Size and root of the log at its newest checkpoint, signed: a note as C2SP tlog-checkpoint has it, with the cosignature of the witness if there is one.",
         PLAIN,
-    ),
+    )
+    .query(object::<types::CheckpointQuery>),
     get("/v1/log/vkey", Access::Operator, "The key that verifies the log's checkpoints.", PLAIN),
     get(
         "/v1/log/tile/{*path}",

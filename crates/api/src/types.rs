@@ -42,6 +42,13 @@ pub struct Readiness {
     /// with 503 and everything else goes on.
     #[serde(default)]
     pub artifacts: String,
+    /// `signed`, or `late` once events wait for a signed checkpoint longer than half a minute: they are recorded, and
+    /// whoever keeps checkpoints cannot hold the log to them yet. `none` of a log that is not signed.
+    #[serde(default)]
+    pub checkpoints: String,
+    /// Why checkpoints are late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoints_late: Option<String>,
 }
 
 /// `POST /v1/events/ingest`: all of the events or none.
@@ -126,6 +133,15 @@ pub struct EventsPage {
     pub next_after: u64,
     /// The seq of the last event in the log.
     pub head: u64,
+}
+
+/// Which checkpoint `GET /v1/log/checkpoint` answers.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointQuery {
+    /// `true`: the newest that the witness cosigned, which may be older than the newest; 404 if there is none. Otherwise
+    /// the newest, with the line of the witness below if it cosigned that one.
+    pub witnessed: Option<bool>,
 }
 
 /// What `GET /v1/log/proof` is about.

@@ -47,9 +47,10 @@ fn every_body_of_every_route_survives_the_way_there_and_back() {
         "code": "illegal_step", "detail": "it has ended", "hint": "look at it", "request_id": "r-1",
     }));
     wire.answer::<Health>(json!({ "status": "ok", "version": "0.1.0" }));
-    wire.answer::<Readiness>(
-        json!({ "status": "ready", "backend": "ndjson", "head": 7, "verified_to": 7, "artifacts": "ready" }),
-    );
+    wire.answer::<Readiness>(json!({
+        "status": "ready", "backend": "ndjson", "head": 7, "verified_to": 7, "artifacts": "ready",
+        "checkpoints": "late", "checkpoints_late": "the disk is full",
+    }));
     wire.request::<IngestRequest>(json!({ "bundle_id": "b1", "events": [event()] }));
     wire.answer::<IngestResponse>(
         json!({ "status": "ok", "ingested": 1, "duplicates": 1, "seqs": [7, 8], "head": 8 }),

@@ -13,6 +13,7 @@
 
 mod key;
 mod shelf;
+mod standing;
 mod tiles;
 
 use std::io;
@@ -27,16 +28,22 @@ use journal::{
     Tile, TileHashes, TileWriter, TreeHash, Unproven, VerifierKey, prove_consistency, prove_inclusion,
     root_of, subtree_hash, verify_consistency, verify_inclusion,
 };
+use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 pub(crate) use self::key::{NoKey, given as given_key};
 pub(crate) use self::shelf::{FileShelf, Shelf, ShelfError, TableShelf};
+pub(crate) use self::standing::Lag;
+use self::standing::Standing;
 use self::tiles::{TileFolder, Unreadable};
 use crate::ledger::Ledger;
 use crate::store::{AppendError, ReadError};
 
 /// How long new records wait for their checkpoint.
 const INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long they wait at most once signing failed: a try may read the whole log.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// How long what another process recorded may take to be seen here.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -148,6 +155,22 @@ pub(crate) enum Refused {
     },
 }
 
+impl Refused {
+    /// The kind of the problem, in words that may be told to anybody.
+    fn in_short(&self) -> &'static str {
+        match self {
+            Self::Name(_) | Self::Key(_) => "the key of the log cannot be used",
+            Self::Foreign { .. } => "the stored checkpoint is not one that the key of this log signed",
+            Self::Gone { .. } => "the stored checkpoint is gone",
+            Self::Cut { .. } => "records that were signed are not there any more",
+            Self::Rewritten { .. } => "records that were signed are now others",
+            Self::Read(_) | Self::Unsettled(_) => "the log cannot be read",
+            Self::Shelf(_) => "the stored checkpoint cannot be read or replaced",
+            Self::Io { .. } => "the tiles of the log cannot be read or written",
+        }
+    }
+}
+
 /// Why something about the log cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotServed {
@@ -188,6 +211,7 @@ struct Shared {
     tiles: TileFolder,
     tiles_folder: PathBuf,
     latest: watch::Sender<Arc<Signed>>,
+    standing: Standing,
     /// Held while tiles are made again.
     repair: Mutex<()>,
 }
@@ -206,7 +230,7 @@ impl Checkpoints {
         tracing::info!(log.key = %shared.verifier(), log.size = tree.frontier().size(), "The log is what its checkpoint says.");
         let shared = Arc::new(shared);
         let (stop, stopped) = mpsc::channel();
-        let signer = Signer { shared: Arc::clone(&shared), tree: Some(tree), complaint: String::new() };
+        let signer = Signer { shared: Arc::clone(&shared), tree: Some(tree) };
         let thread = std::thread::Builder::new().name("checkpoints".to_owned());
         let thread = thread.spawn(move || signer.run(&stopped)).map_err(|source| Refused::Io {
             action: "cannot start the thread that signs",
@@ -231,6 +255,26 @@ impl Checkpoints {
     /// The newest checkpoint.
     pub(crate) fn latest(&self) -> Arc<Signed> {
         self.shared.latest()
+    }
+
+    /// What is durable and not signed yet.
+    pub(crate) fn lag(&self, now: Instant) -> Lag {
+        self.shared.lag(now)
+    }
+
+    /// Shows it to a scraper.
+    pub(crate) fn register(&self, now: Instant, registry: &mut Registry) {
+        self.shared.standing.register(self.lag(now), registry);
+    }
+
+    /// The newest checkpoint, as it is replaced.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Signed>> {
+        self.shared.latest.subscribe()
+    }
+
+    /// Whether other processes sign the same log.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.shelf.is_shared()
     }
 
     /// Waits until a checkpoint covers `seq`.
@@ -338,6 +382,7 @@ impl Shared {
             tiles,
             tiles_folder,
             latest: watch::Sender::new(Arc::new(first)),
+            standing: Standing::new(Instant::now()),
             repair: Mutex::default(),
         };
         // The first is signed before any tile is there, so that tiles without a checkpoint mean that it was taken away.
@@ -367,6 +412,12 @@ impl Shared {
         let checkpoint = Checkpoint::open(&note, &self.verifier());
         let checkpoint = checkpoint.map_err(|problem| Refused::Foreign { place, problem })?;
         Ok(Signed { checkpoint, note })
+    }
+
+    fn lag(&self, now: Instant) -> Lag {
+        // The checkpoint is looked at first: what is recorded meanwhile is not signed.
+        let size = self.latest().checkpoint.size;
+        self.standing.lag(self.head().saturating_sub(size), now)
     }
 
     fn read_back(&self, signed: &Signed) -> Result<Note, Refused> {
@@ -528,40 +579,63 @@ struct Signer {
     shared: Arc<Shared>,
     /// The tree up to the newest checkpoint; gone after something failed on the way to the next.
     tree: Option<TileWriter>,
-    /// What was last complained about, so that it is said once.
-    complaint: String,
 }
 
 impl Signer {
     fn run(mut self, stopped: &mpsc::Receiver<()>) {
         loop {
-            let is_last = match stopped.recv_timeout(INTERVAL) {
+            let pause = self.shared.standing.pause(INTERVAL, LONGEST_PAUSE);
+            let is_last = match stopped.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => false,
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => true,
             };
-            match self.advance() {
-                Ok(()) => self.complaint.clear(),
-                Err(problem) => self.complain(&problem),
-            }
+            let advanced = self.advance();
+            self.tell(&advanced);
             if is_last {
-                return;
+                return self.tell_what_is_left();
             }
         }
     }
 
-    fn complain(&mut self, problem: &Refused) {
-        let problem = problem.to_string();
-        if problem != self.complaint {
-            tracing::error!(error = %problem, "The log goes on, but without a new checkpoint.");
-            self.complaint = problem;
+    /// Says that signing begins to fail, fails in another way, or succeeds again; and not that it still does.
+    fn tell(&self, advanced: &Result<(), Refused>) {
+        let standing = &self.shared.standing;
+        match advanced {
+            Ok(()) => {
+                if let Some(failures) = standing.succeeded() {
+                    let size = self.shared.latest().checkpoint.size;
+                    tracing::info!(log.size = size, failures, "The log is signed again.");
+                }
+            }
+            Err(problem) => {
+                if standing.failed(problem) {
+                    let size = self.shared.latest().checkpoint.size;
+                    tracing::error!(error = %problem, log.signed = size, "The log goes on, but without a new checkpoint: what is recorded now is durable and not signed. Mend this, and it is signed by itself.");
+                }
+            }
+        }
+    }
+
+    fn tell_what_is_left(&self) {
+        let Lag { events, obstacle, .. } = self.shared.lag(Instant::now());
+        if events > 0
+            && let Some(obstacle) = obstacle
+        {
+            tracing::error!(
+                log.unsigned = events,
+                obstacle,
+                "Stopped without a checkpoint of the newest records: the next start signs them."
+            );
         }
     }
 
     /// Signs what was recorded since the newest checkpoint, if anything was.
     fn advance(&mut self) -> Result<(), Refused> {
         let shared = Arc::clone(&self.shared);
+        let looked = Instant::now();
         let (head, signed) = (shared.head(), shared.latest());
         if head <= signed.checkpoint.size {
+            shared.standing.complete(looked);
             return Ok(());
         }
         let mut tree = match self.tree.take() {
@@ -584,6 +658,7 @@ impl Signer {
         // of them, and the next start writes the same.
         if let Some(next) = shared.advance(&tree)? {
             shared.latest.send_replace(Arc::new(next));
+            shared.standing.complete(looked);
             shared.tiles.tidy(&tiles);
         }
         self.tree = Some(tree);

@@ -20,9 +20,11 @@ mod steer;
 mod stream;
 mod targets;
 mod tasks;
+mod trace;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::token::Keyring;
 use axum::Router;
@@ -38,12 +40,17 @@ use crate::ledger::Ledger;
 use crate::presence::Presence;
 use crate::steering::Stamp;
 use crate::verification::Verified;
+use crate::witness::Witness;
 
 /// What every handler works with.
 pub(crate) struct App {
     pub(crate) ledger: Ledger,
     /// None of a log in memory.
     pub(crate) checkpoints: Option<Checkpoints>,
+    /// For how long an event may wait for its checkpoint before readers are told.
+    pub(crate) unsigned_for: Duration,
+    /// Who cosigns checkpoints; often nobody.
+    pub(crate) witness: Option<Witness>,
     pub(crate) artifacts: Artifacts,
     pub(crate) keyring: Keyring,
     pub(crate) presence: Arc<Presence>,

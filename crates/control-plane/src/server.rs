@@ -23,6 +23,7 @@ use crate::snapshots::{Claim, Snapshots, Snapshotter};
 use crate::start::{self, Started};
 use crate::store::{self, EventStore, MemoryStore, NdjsonStore, PostgresStore, Unread};
 use crate::verification::{Verified, Verifier};
+use crate::witness::{Pusher, Witness, WitnessAccess};
 
 /// How long requests under way may take to end once the process stops.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -89,6 +90,10 @@ pub struct Config {
     pub lease: Duration,
     /// How long reads go on after the journal has failed, before the process ends.
     pub read_only_for: Duration,
+    /// How long events may wait for a signed checkpoint before `/readyz` says so.
+    pub unsigned_for: Duration,
+    /// Who is shown each checkpoint.
+    pub witness: Option<WitnessAccess>,
 }
 
 impl Config {
@@ -103,6 +108,8 @@ impl Config {
             token,
             lease: Duration::from_secs(120),
             read_only_for: Duration::from_secs(30),
+            unsigned_for: Duration::from_secs(30),
+            witness: None,
         }
     }
 }
@@ -114,6 +121,7 @@ pub struct Server {
     app: Arc<App>,
     ledger: JoinHandle<()>,
     checkpointer: Option<Checkpointer>,
+    pusher: Option<Pusher>,
     behind: Behind,
     read_only_for: Duration,
 }
@@ -143,6 +151,7 @@ impl Server {
         let Opened { ledger, thread, checkpoints, artifacts, verified, behind } =
             opened.context("opening the journal met a bug")??;
         let (checkpoints, checkpointer) = checkpoints.unzip();
+        let (witness, pusher) = witness(&config, checkpoints.as_ref())?.unzip();
         if let Some(problem) = artifacts.problem().await {
             tracing::warn!(error = ?problem, "Artifacts cannot be reached: what needs them answers 503 until they can.");
         }
@@ -156,6 +165,8 @@ impl Server {
         let app = Arc::new(App {
             ledger,
             checkpoints,
+            unsigned_for: config.unsigned_for,
+            witness,
             artifacts,
             keyring: Keyring::new(&config.token),
             presence: Presence::new(config.lease, config.backend.database_url()).into(),
@@ -166,7 +177,7 @@ impl Server {
             stopping: watch::Sender::default(),
         });
         let read_only_for = config.read_only_for;
-        Ok(Self { listener, address, app, ledger: thread, checkpointer, behind, read_only_for })
+        Ok(Self { listener, address, app, ledger: thread, checkpointer, pusher, behind, read_only_for })
     }
 
     /// Where it listens.
@@ -181,11 +192,12 @@ impl Server {
     /// When the journal failed: every answer given before is durable, nothing was recorded after, and the
     /// process must end with a failure so that somebody looks at its disk or database.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-        let Self { listener, address, app, ledger, checkpointer, behind, read_only_for } = self;
+        let Self { listener, address, app, ledger, checkpointer, pusher, behind, read_only_for } = self;
         let failed = app.ledger.stopped();
         let (stopping, stopped) = (app.stopping.clone(), app.stopping.subscribe());
         let until = when_to_stop(stop, failed.clone(), read_only_for, stopping);
         let exchange = app.presence.exchange();
+        let pusher = pusher.map(|pusher| tokio::spawn(pusher.run()));
         let router = http::router(app);
         // Answers are small and wait for nothing: do not let the kernel hold them back.
         let listener = listener.tap_io(|stream| {
@@ -199,6 +211,11 @@ impl Server {
         }
         if let Some(exchange) = exchange {
             exchange.abort();
+        }
+        // The witness sees what it has not seen yet after the next start. Its task holds a handle on the ledger too.
+        if let Some(pusher) = pusher {
+            pusher.abort();
+            let _ = pusher.await;
         }
         // Its thread holds a handle on the ledger, and signs what was recorded until now.
         if let Some(checkpointer) = checkpointer {
@@ -240,6 +257,15 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     };
     let (verified, behind) = Behind::start(config, &ledger, unverified)?;
     Ok(Opened { ledger, thread, checkpoints, artifacts, verified, behind })
+}
+
+/// Who is shown the checkpoints, and the task that shows them; nobody unless it is configured.
+fn witness(config: &Config, checkpoints: Option<&Checkpoints>) -> anyhow::Result<Option<(Witness, Pusher)>> {
+    let Some(access) = config.witness.clone() else { return Ok(None) };
+    let checkpoints = checkpoints.context(
+        "LEVIATHAN_WITNESS_URL is set, but this log is not signed, so there is nothing to show to a witness: give LEVIATHAN_LOG_KEY if the log is in PostgreSQL, keep it in files or PostgreSQL if it is in memory, or unset LEVIATHAN_WITNESS_URL",
+    )?;
+    Ok(Some(Witness::of(access, checkpoints.clone())?))
 }
 
 /// A log that was opened, with as much of its history as opening it gave.

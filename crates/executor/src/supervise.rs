@@ -19,6 +19,8 @@ use model::event::Usage;
 use model::secrets::Redactor;
 use model::{AttemptId, FailureReason, Stage};
 use secrecy::SecretString;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use crate::candidate::Manifest;
 use crate::contain;
@@ -79,6 +81,17 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// What it is called in traces.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Parked => "parked",
+            Self::Fenced => "fenced",
+            Self::Stopped => "stopped",
+        }
+    }
+
     /// The exit code of `leviathan executor`.
     pub fn exit_code(self) -> u8 {
         match self {
@@ -92,9 +105,24 @@ impl Ending {
 
 /// The whole life of an executor's supervisor.
 pub async fn main(settings: Settings) -> ExitCode {
-    match supervise(&settings).await {
-        Ok(ending) => ending.exit_code().into(),
+    let span = tracing::info_span!(
+        target: api::trace::TARGET,
+        "attempt",
+        otel.name = "attempt",
+        otel.status_code = Empty,
+        attempt.id = %settings.attempt,
+        attempt.epoch = Empty,
+        attempt.ending = Empty,
+        target.id = Empty,
+        task.id = Empty,
+    );
+    match supervise(&settings).instrument(span.clone()).await {
+        Ok(ending) => {
+            span.record("attempt.ending", ending.as_str());
+            ending.exit_code().into()
+        }
         Err(error) => {
+            span.record("otel.status_code", "ERROR");
             tracing::error!("attempt {} could not be carried out: {error:#}", settings.attempt);
             ExitCode::from(2)
         }
@@ -125,6 +153,10 @@ async fn carry_out(
     activity: tokio::sync::watch::Sender<&'static str>,
 ) -> Result<Ending, Halt> {
     let assignment = assignment_of(client, &settings.attempt).await?;
+    let span = tracing::Span::current();
+    span.record("attempt.epoch", assignment.epoch.0);
+    span.record("target.id", tracing::field::display(&assignment.target_id));
+    span.record("task.id", tracing::field::display(&assignment.task_id));
     let mut supervision = Supervision::new(settings, client, assignment, activity)?;
     match supervision.entry(client).await? {
         Entry::Fresh => {

@@ -24,12 +24,14 @@
 //! That is the [`Checkpoint`]: size and root of the RFC 6962 tree over the hashes of all records, signed with the
 //! key of the log. With it, a few hashes prove to somebody who has nothing else that a record is in the log
 //! ([`InclusionProof`]), or that a later log begins with an earlier one ([`verify_consistency`]). The hashes that
-//! proofs are made of are kept in [`Tile`]s.
+//! proofs are made of are kept in [`Tile`]s. A witness elsewhere may sign below a checkpoint that it was shown and
+//! that continues what it saw before ([`WitnessKey`]).
 
 mod bundle;
 mod canonical;
 mod chain;
 mod checkpoint;
+mod cosignature;
 mod line;
 mod merkle;
 mod note;
@@ -44,6 +46,7 @@ pub use bundle::{
 pub use canonical::{BodyError, BodyProblem, CanonicalBody, MAX_BODY_BYTES, MAX_DEPTH};
 pub use chain::{ChainHash, Head, Record};
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use cosignature::WitnessKey;
 pub use line::{Commit, Line, LineError};
 pub use merkle::{
     Frontier, FrontierError, Subtree, TreeHash, Unproven, prove_consistency, prove_inclusion, root_of,

@@ -21,6 +21,9 @@ const MAX_SIGNATURES: usize = 64;
 /// The byte that says Ed25519.
 const ED25519: u8 = 0x01;
 
+/// The byte that says an Ed25519 cosignature.
+pub(crate) const COSIGNATURE: u8 = 0x04;
+
 /// The name of a key, and of the log that it signs: no spaces, no `+`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyName(String);
@@ -63,6 +66,11 @@ pub enum KeyError {
     /// Not spelled as a verifier key is.
     #[error("this is not a verifier key: expected NAME+ID+BASE64, an Ed25519 key of 32 bytes")]
     Verifier,
+    /// Not spelled as the key of a witness is.
+    #[error(
+        "this is not the key of a witness: expected NAME+ID+BASE64, an Ed25519 cosignature key (type 4) of 32 bytes"
+    )]
+    Witness,
     /// Not spelled as a signing key is. The text is not repeated: it may hold a secret.
     #[error("this is not a signing key: expected PRIVATE+KEY+NAME+ID+BASE64, an Ed25519 seed of 32 bytes")]
     Signing,
@@ -124,7 +132,7 @@ impl SigningKey {
     /// Reads `PRIVATE+KEY+NAME+ID+BASE64`.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let rest = text.strip_prefix("PRIVATE+KEY+").ok_or(KeyError::Signing)?;
-        let (name, id, seed) = split_key(rest).ok_or(KeyError::Signing)?;
+        let (name, id, seed) = split_key(rest, ED25519).ok_or(KeyError::Signing)?;
         let key = Self::from_seed(KeyName::parse(name)?, &seed);
         if key.verifier().id() == id { Ok(key) } else { Err(KeyError::Id(id)) }
     }
@@ -132,7 +140,7 @@ impl SigningKey {
     /// The text that [`SigningKey::parse`] reads: a secret.
     pub fn to_secret_text(&self) -> String {
         let verifier = self.verifier();
-        format!("PRIVATE+KEY+{}+{:08x}+{}", self.name, verifier.id(), typed(self.key.as_bytes()))
+        format!("PRIVATE+KEY+{}+{:08x}+{}", self.name, verifier.id(), typed(ED25519, self.key.as_bytes()))
     }
 
     /// Whose key it is.
@@ -169,12 +177,7 @@ impl VerifierKey {
 
     /// The number that a signature line names the key by. Short: it identifies, it proves nothing.
     pub fn id(&self) -> u32 {
-        let mut sha = Sha256::new();
-        sha.update(self.name.0.as_bytes());
-        sha.update([b'\n', ED25519]);
-        sha.update(self.key.as_bytes());
-        let digest: [u8; 32] = sha.finalize().into();
-        u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+        key_id(&self.name, ED25519, self.key.as_bytes())
     }
 }
 
@@ -183,7 +186,7 @@ impl FromStr for VerifierKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let (name, id, key) = split_key(text).ok_or(KeyError::Verifier)?;
+        let (name, id, key) = split_key(text, ED25519).ok_or(KeyError::Verifier)?;
         let name = KeyName::parse(name)?;
         let key = ed25519_dalek::VerifyingKey::from_bytes(&key).map_err(|_| KeyError::Verifier)?;
         let key = Self { name, key };
@@ -193,7 +196,7 @@ impl FromStr for VerifierKey {
 
 impl fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}+{:08x}+{}", self.name, self.id(), typed(self.key.as_bytes())))
+        f.pad(&format!("{}+{:08x}+{}", self.name, self.id(), typed(ED25519, self.key.as_bytes())))
     }
 }
 
@@ -228,15 +231,28 @@ impl Note {
     /// Whether `key` signed this text.
     pub fn verify(&self, key: &VerifierKey) -> Result<(), NoteError> {
         let (name, id) = (key.name.clone(), key.id());
-        let by_key = self.signatures.iter().filter(|line| line.name == name && line.key_id == id);
         let mut is_signed = false;
-        for line in by_key {
-            let signature = ed25519_dalek::Signature::from_slice(&line.bytes);
+        for bytes in self.signatures_by(&name, id) {
+            let signature = ed25519_dalek::Signature::from_slice(bytes);
             let verdict = signature.and_then(|it| key.key.verify_strict(self.text.as_bytes(), &it));
             verdict.map_err(|_| NoteError::Signature { name: name.clone() })?;
             is_signed = true;
         }
         if is_signed { Ok(()) } else { Err(NoteError::Unsigned { name, id }) }
+    }
+
+    /// What stands in the lines by this name and key id, unverified.
+    pub(crate) fn signatures_by(&self, name: &KeyName, id: u32) -> impl Iterator<Item = &[u8]> {
+        let of_key = self.signatures.iter().filter(move |line| line.name == *name && line.key_id == id);
+        of_key.map(|line| line.bytes.as_slice())
+    }
+
+    /// This note, with those lines of another that are by this name and key id.
+    pub(crate) fn with_signatures_of(mut self, other: &Self, name: &KeyName, id: u32) -> Self {
+        let theirs = other.signatures.iter().filter(|line| line.name == *name && line.key_id == id);
+        let theirs: Vec<_> = theirs.filter(|line| !self.signatures.contains(line)).cloned().collect();
+        self.signatures.extend(theirs);
+        self
     }
 
     /// What is signed, with its last newline.
@@ -282,20 +298,30 @@ fn check_text(text: &str) -> Result<(), NoteError> {
     Ok(())
 }
 
-/// `NAME+ID+BASE64` in parts, the last one without the byte that says Ed25519.
-fn split_key(text: &str) -> Option<(&str, u32, [u8; 32])> {
+/// The number by which signature lines name a key.
+pub(crate) fn key_id(name: &KeyName, algorithm: u8, key: &[u8; 32]) -> u32 {
+    let mut sha = Sha256::new();
+    sha.update(name.0.as_bytes());
+    sha.update([b'\n', algorithm]);
+    sha.update(key);
+    let digest: [u8; 32] = sha.finalize().into();
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+}
+
+/// `NAME+ID+BASE64` in parts, the last one without the byte that says the algorithm.
+pub(crate) fn split_key(text: &str, algorithm: u8) -> Option<(&str, u32, [u8; 32])> {
     let mut parts = text.splitn(3, '+');
     let (name, id, key) = (parts.next()?, parts.next()?, parts.next()?);
     let is_hex = id.len() == 8 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let id = is_hex.then(|| u32::from_str_radix(id, 16).ok()).flatten()?;
     let key: [u8; 33] = BASE64_STANDARD.decode(key).ok()?.try_into().ok()?;
-    let (algorithm, key) = key.split_first_chunk::<1>()?;
-    (*algorithm == [ED25519]).then_some((name, id, key.try_into().ok()?))
+    let (found, key) = key.split_first_chunk::<1>()?;
+    (*found == [algorithm]).then_some((name, id, key.try_into().ok()?))
 }
 
-/// Key material behind the byte that says Ed25519, in base64.
-fn typed(material: &[u8; 32]) -> String {
-    BASE64_STANDARD.encode([&[ED25519], &material[..]].concat())
+/// Key material behind the byte that says its algorithm, in base64.
+pub(crate) fn typed(algorithm: u8, material: &[u8; 32]) -> String {
+    BASE64_STANDARD.encode([&[algorithm], &material[..]].concat())
 }
 
 #[cfg(test)]

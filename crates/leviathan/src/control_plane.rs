@@ -10,6 +10,7 @@ use model::secrets::Redactor;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::data::DataFolder;
+use crate::witness::WitnessArguments;
 use crate::{Answer, logging, open_files};
 
 /// What `leviathan control-plane` is told.
@@ -38,6 +39,8 @@ pub(crate) struct Arguments {
     /// The key that signs the log: PRIVATE+KEY+… as the file `log-key` has it. Better given by the environment
     #[arg(long, env = "LEVIATHAN_LOG_KEY", hide_env_values = true, value_name = "KEY")]
     log_key: Option<SecretString>,
+    #[command(flatten)]
+    witness: WitnessArguments,
     /// How many seconds an executor counts as alive after its last heartbeat
     #[arg(long, env = "LEVIATHAN_LEASE", value_name = "SECONDS", default_value_t = 120)]
     lease: u64,
@@ -59,7 +62,7 @@ enum BackendName {
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
     let config = config(arguments)?;
-    logging::start(&redactor(&config));
+    let _telemetry = logging::start_with_spans("leviathan-control-plane", &redactor(&config));
     open_files::raise_limit();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     runtime.block_on(control_plane::serve(config, |address| {
@@ -108,6 +111,7 @@ fn config(arguments: Arguments) -> anyhow::Result<Config> {
         backend,
         artifacts: arguments.artifacts_url.map_or(ArtifactPlace::DataFolder, in_a_bucket),
         log_key: arguments.log_key,
+        witness: arguments.witness.access(),
         lease: Duration::from_secs(arguments.lease),
         read_only_for: Duration::from_secs(arguments.read_only_for),
         ..Config::new(data, token)

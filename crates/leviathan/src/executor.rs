@@ -21,6 +21,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::data::DataFolder;
 use crate::logging;
 use crate::sandbox::SandboxSettings;
+use crate::telemetry::Telemetry;
 
 /// What `leviathan executor` is told. A launcher gives all of it by the environment.
 #[derive(Args)]
@@ -125,7 +126,14 @@ struct Forge {
 /// failed; 2: it could not be carried out; 42: it is no longer this executor's.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let redactor = arguments.redactor();
-    logging::start(&redactor);
+    // The work stage runs what the agent wrote, and a pod tells only the control plane: neither calls a collector.
+    let _telemetry = match (arguments.stage, &arguments.pod_dir) {
+        (None, None) => logging::start_with_spans("leviathan-executor", &redactor),
+        (Some(_), _) | (None, Some(_)) => {
+            logging::start(&redactor);
+            Telemetry::default()
+        }
+    };
     let ran = tokio::runtime::Runtime::new().context("cannot start the async runtime").and_then(|runtime| {
         match &arguments.pod_dir {
             Some(volumes) => {

@@ -28,7 +28,9 @@ mod plan;
 mod replay;
 mod sandbox;
 mod scheduler;
+mod telemetry;
 mod up;
+mod witness;
 
 #[derive(Parser)]
 #[command(
@@ -64,7 +66,7 @@ enum Command {
     /// Run control plane and scheduler in one process
     Up(Box<up::Arguments>),
     /// Keep the log and answer the API
-    ControlPlane(control_plane::Arguments),
+    ControlPlane(Box<control_plane::Arguments>),
     /// Copy the whole log between a folder and a database
     CopyLog(copy_log::Arguments),
     /// See what is to be done and have it done
@@ -98,7 +100,7 @@ fn main() -> ExitCode {
         Command::Attack(arguments) => attack::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Up(arguments) => up::run(*arguments),
-        Command::ControlPlane(arguments) => control_plane::run(arguments),
+        Command::ControlPlane(arguments) => control_plane::run(*arguments),
         Command::CopyLog(arguments) => copy_log::run(arguments),
         Command::Scheduler(arguments) => scheduler::run(*arguments),
         Command::Executor(arguments) => return executor::run(*arguments),

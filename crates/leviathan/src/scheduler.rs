@@ -108,7 +108,8 @@ impl Settings {
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
     let data = arguments.data.path()?;
     let client = arguments.control_plane.client(&data)?;
-    logging::start(&Redactor::new(arguments.settings.github_token().map(ExposeSecret::expose_secret)));
+    let redactor = Redactor::new(arguments.settings.github_token().map(ExposeSecret::expose_secret));
+    let _telemetry = logging::start_with_spans("leviathan-scheduler", &redactor);
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     runtime.block_on(async {
         let config = arguments.settings.config(client, data)?;

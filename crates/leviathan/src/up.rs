@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::data::DataFolder;
 use crate::installation::Installation;
 use crate::scheduler::{Settings, token_file, told_to_stop};
+use crate::witness::WitnessArguments;
 use crate::{Answer, logging};
 
 /// What `leviathan up` is told.
@@ -31,6 +32,8 @@ pub(crate) struct Arguments {
     #[arg(long, env = "LEVIATHAN_LOG_KEY", hide_env_values = true, value_name = "KEY")]
     log_key: Option<SecretString>,
     #[command(flatten)]
+    witness: WitnessArguments,
+    #[command(flatten)]
     settings: Settings,
 }
 
@@ -43,12 +46,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Answer> {
         None => (kept_token(&data)?, true),
     };
     let secrets = [Some(&token), arguments.log_key.as_ref(), arguments.settings.github_token()];
-    logging::start(&Redactor::new(secrets.into_iter().flatten().map(ExposeSecret::expose_secret)));
+    let redactor = Redactor::new(secrets.into_iter().flatten().map(ExposeSecret::expose_secret));
+    let _telemetry = logging::start_with_spans("leviathan", &redactor);
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     runtime.block_on(async {
         let config = control_plane::Config {
             listen: arguments.listen,
             log_key: arguments.log_key,
+            witness: arguments.witness.access(),
             ..control_plane::Config::new(data.clone(), token.clone())
         };
         let settings = arguments.settings;

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,7 @@ use model::{ActorId, Event, EventId};
 use rustix::process::{Pid, Signal, kill_process};
 use secrecy::SecretString;
 use test_support::postgres::Postgres;
+use test_support::witness::Witness;
 
 const TOKEN: &str = "operator-token-of-the-tests";
 
@@ -423,6 +424,85 @@ async fn a_journal_that_cannot_be_written_stops_writes_keeps_reads_and_ends_in_f
     process.client.ingest(vec![event("small", "x")]).await.unwrap();
 }
 
+/// One sample of what Prometheus is told.
+fn sample(client: &Client, name: &str) -> f64 {
+    let address = client.base().strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let request = format!(
+        "GET /metrics HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {TOKEN}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let samples = answer.lines().filter_map(|line| line.split_once(' '));
+    let mut found = samples.filter(|(sample, _)| *sample == name).map(|(_, value)| value.parse().unwrap());
+    found.next().unwrap_or_else(|| panic!("no {name} in {answer}"))
+}
+
+#[tokio::test]
+async fn that_signing_fails_is_said_once_and_that_it_works_again_once() {
+    let data = tempfile::tempdir().unwrap();
+    let mut process = Process::start(data.path());
+    let log = process.listen();
+    let obstacle = data.path().join("journal/checkpoint.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    process.client.ingest(vec![event("e-1", "x")]).await.unwrap();
+    while sample(&process.client, "leviathan_checkpoint_failures_total") < 3.0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    std::fs::remove_dir(&obstacle).unwrap();
+    while sample(&process.client, "leviathan_checkpoint_lag_events") > 0.0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    process.signal(Signal::TERM);
+    let (status, _) = process.end();
+    assert!(status.success());
+    let said = log.join().unwrap();
+    for (words, times) in [
+        ("The log goes on, but without a new checkpoint", 1),
+        ("The log is signed again", 1),
+        ("Stopped without a checkpoint", 0),
+    ] {
+        assert_eq!(said.matches(words).count(), times, "{words} in:\n{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_the_witness_is_away_is_said_once_and_that_it_is_back_once() {
+    let (witness, data) = (Witness::start().await, tempfile::tempdir().unwrap());
+    let mut command = command(data.path());
+    command.env("LEVIATHAN_WITNESS_URL", witness.url()).env("LEVIATHAN_WITNESS_KEY", witness.vkey());
+    let mut process = Process::start_by(command);
+    let log = process.listen();
+    witness.know(&process.client.log_vkey().await.unwrap());
+    let cosigned = async |process: &Process| {
+        while sample(&process.client, "leviathan_witness_lag_events") > 0.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    process.client.ingest(vec![event("e-1", "x")]).await.unwrap();
+    cosigned(&process).await;
+    let away = witness.stop().await;
+    process.client.ingest(vec![event("e-2", "x")]).await.unwrap();
+    while sample(&process.client, "leviathan_witness_failures_total") < 2.0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let _witness = away.come_back().await;
+    cosigned(&process).await;
+    process.signal(Signal::TERM);
+    let (status, _) = process.end();
+    assert!(status.success());
+    let said = log.join().unwrap();
+    for (words, times) in [
+        ("its checkpoints are not cosigned", 1),
+        ("it does not answer", 1),
+        ("The witness cosigns again", 1),
+        ("The witness contradicts this log", 0),
+    ] {
+        assert_eq!(said.matches(words).count(), times, "{words} in:\n{said}");
+    }
+}
+
 #[test]
 fn what_it_cannot_be_started_with_is_said_with_the_way_out() {
     let data = tempfile::tempdir().unwrap();
@@ -439,6 +519,9 @@ fn what_it_cannot_be_started_with_is_said_with_the_way_out() {
         (with(other.path(), "--listen", "nonsense"), "invalid socket address"),
         (with(other.path(), "--token", "short"), "shorter than 8 characters"),
         (without_token, "LEVIATHAN_CONTROL_PLANE_TOKEN is not set"),
+        (with(other.path(), "--witness-url", "https://witness.example"), "--witness-key <VKEY>"),
+        (with(other.path(), "--witness-url", "ftp://witness.example"), "is not the URL of a witness"),
+        (with(other.path(), "--witness-key", "no+0123abcd+key"), "is not the key of a witness"),
     ];
     for (mut command, expected) in rows {
         let output = command.output().unwrap();

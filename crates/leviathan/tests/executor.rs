@@ -316,6 +316,32 @@ fn an_attempt_goes_from_its_claim_to_its_pull_request() {
     assert_eq!(merged, b"flask==3.0\n");
 }
 
+/// The span is the supervisor's. What the agent and the stages are given names no collector, and none of its keys.
+#[test]
+fn a_collector_is_told_of_the_attempt_by_its_supervisor_alone() {
+    let installation = Installation::new();
+    let collector = installation.runtime.block_on(test_support::collector::Collector::start());
+    let agent = "echo flask==2.0 > requirements.txt; ! env | grep OTEL && ! grep -aq OTEL_ /proc/1/environ";
+    let handed = installation.claim(agent);
+    let mut command = installation.command(&handed, None);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
+    command.env("OTEL_EXPORTER_OTLP_HEADERS", "x-collector-key=a-key-of-the-collector");
+    assert!(ended(&mut command.spawn().unwrap()).success());
+    assert_eq!(installation.state(&handed.attempt_id), "completed");
+    let spans = collector.spans();
+    let attempt: Vec<_> = spans.iter().filter(|span| span.name == "attempt").collect();
+    assert_eq!(attempt.len(), 1, "{spans:#?}");
+    let attributes = &attempt[0].attributes;
+    let of = |name: &str| attributes.get(name).map(String::as_str);
+    assert_eq!(of("attempt.id"), Some(handed.attempt_id.as_str()));
+    assert_eq!((of("target.id"), of("task.id")), (Some("shop"), Some("task-001")));
+    assert_eq!((of("attempt.epoch"), of("attempt.ending")), (Some("1"), Some("completed")));
+    assert_eq!(attempt[0].resource["service.name"], "leviathan-executor");
+    for secret in [CLAUDE_KEY, FORGE_TOKEN, handed.token.as_str(), "a-key-of-the-collector", "flask"] {
+        assert!(!collector.was_told(secret), "the collector was told {secret}");
+    }
+}
+
 #[test]
 fn commands_are_found_where_the_operator_says() {
     let installation = Installation::new();

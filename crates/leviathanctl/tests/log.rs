@@ -57,11 +57,20 @@ impl Story {
 
     /// Runs a control plane on the log, and ends it in order.
     fn while_running<T>(&self, act: impl FnOnce(&Self, &str) -> T) -> T {
+        self.while_running_with(|_| {}, act)
+    }
+
+    fn while_running_with<T>(
+        &self,
+        adjust: impl FnOnce(&mut Config),
+        act: impl FnOnce(&Self, &str) -> T,
+    ) -> T {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let config = Config {
+        let mut config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             ..Config::new(self.path("data"), SecretString::from(TOKEN))
         };
+        adjust(&mut config);
         let server = loop {
             match runtime.block_on(Server::bind(config.clone())) {
                 Ok(server) => break server,
@@ -366,4 +375,61 @@ fn a_proof_that_was_kept_holds_without_the_log() {
     let checkpoint = proof.verify(record, &story.vkey.parse().unwrap()).unwrap();
     assert!(checkpoint.size > proof.index);
     assert!(proof.verify(hashes[0], &story.vkey.parse().unwrap()).is_err());
+}
+
+/// A log of five events that a witness has cosigned, while it runs.
+#[test]
+fn what_a_witness_cosigned_is_verified_by_its_key_alone() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let witness = runtime.block_on(test_support::witness::Witness::start());
+    let (url, vkey) = (witness.url().parse().unwrap(), witness.vkey());
+    let story = Story { folder: tempfile::tempdir().unwrap(), vkey: String::new() };
+    let access = control_plane::WitnessAccess { url, key: vkey.parse().unwrap() };
+    let key = story.while_running_with(
+        |config| config.witness = Some(access),
+        |story, url| {
+            let client = Client::new(url, SecretString::from(TOKEN)).unwrap();
+            let key = told(&story.asked(url, &["log", "vkey"])).trim().to_owned();
+            let nothing_yet = story.asked(url, &["log", "verify", "--key", &key, "--witness", &vkey]);
+            assert_eq!(nothing_yet.status.code(), Some(1), "{nothing_yet:?}");
+            witness.know(&key);
+            let events = (0..5).map(|n| paused(&format!("event-{n}"))).collect();
+            runtime.block_on(client.ingest(events)).unwrap();
+            while witness.size(key.split('+').next().unwrap()) < 5 {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            let keep = ["log", "checkpoint", "--key", &key, "--witness", &vkey];
+            let mut kept = story.asked(url, &keep);
+            while !kept.status.success() {
+                kept = story.asked(url, &keep);
+            }
+            fs::write(story.path("kept"), told(&kept)).unwrap();
+            let verified = told(&story.asked(url, &["log", "verify", "--key", &key, "--witness", &vkey]));
+            assert!(verified.contains("The witness witness.example/w1 cosigned"), "{verified}");
+            key
+        },
+    );
+    let journal = story.journal();
+    let journal = journal.to_str().unwrap();
+    let kept = story.path("kept");
+    let kept = kept.to_str().unwrap();
+    let offline = ["log", "verify", "--key", &key, "--offline", journal, "--witness", &vkey];
+    let without = leviathanctl(&offline).output().unwrap();
+    let words = String::from_utf8(without.stderr).unwrap();
+    assert!(
+        without.status.code() == Some(1) && words.contains("no checkpoint here bears a cosignature"),
+        "{words}"
+    );
+    let verified = told(&leviathanctl(&[&offline[..], &["--since", kept]].concat()).output().unwrap());
+    assert!(verified.contains("The witness witness.example/w1 cosigned the checkpoint in"), "{verified}");
+    // The line of a witness disturbs neither verifier, and a changed one is seen by whoever has its key.
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/verify_log.py");
+    told(&Command::new("python3").args([script, journal, &key, kept]).output().unwrap());
+    let note = fs::read_to_string(kept).unwrap();
+    let line = note.rfind(' ').unwrap() + 20;
+    let changed = if &note[line..=line] == "A" { "B" } else { "A" };
+    fs::write(kept, format!("{}{changed}{}", &note[..line], &note[line + 1..])).unwrap();
+    let refused = leviathanctl(&[&offline[..], &["--since", kept]].concat()).output().unwrap();
+    let words = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(1) && words.contains("is not to be believed"), "{words}");
 }

@@ -15,8 +15,8 @@ pub use kubernetes::Kubernetes;
 pub use worktree::Worktree;
 
 /// The variables that an executor is given of the scheduler's own environment: those of the specification, and
-/// what the machine needs to reach the network. Beside them it gets the four that say which attempt it works on,
-/// and nothing else.
+/// what the machine needs to reach the network and a collector of spans. Beside them it gets the four that say which
+/// attempt it works on, and nothing else. Its stages get none of the collector's: they run what others wrote.
 pub const PASSED_ON: &[&str] = &[
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_BASE_URL",
@@ -33,6 +33,19 @@ pub const PASSED_ON: &[&str] = &[
     "LEVIATHAN_SANDBOX_READ",
     "LEVIATHAN_PRIVATE_HOSTS",
     "LEVIATHAN_SANDBOX_WITHOUT_NAMESPACES",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_SDK_DISABLED",
+    "OTEL_TRACES_EXPORTER",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
     "PATH",
     "SSH_AUTH_SOCK",
     "SSL_CERT_FILE",

@@ -27,6 +27,8 @@ use model::event::Timestamp;
 use model::{ActorId, AttemptId, MicroDollars, TargetId};
 use rustix::fs::FlockOperation;
 use tokio::sync::watch;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 pub use fault::Fault;
 pub use launch::Launcher;
@@ -230,6 +232,29 @@ impl Scheduler {
 
     /// One pass: look, reconcile, write back, then claim. Once `stop` is true nothing new is claimed.
     pub async fn pass(&mut self, stop: &watch::Receiver<bool>) -> Result<Report, Error> {
+        let span = tracing::info_span!(
+            target: api::trace::TARGET,
+            "pass",
+            otel.name = "scheduler pass",
+            otel.status_code = Empty,
+            scheduler.name = %self.config.actor,
+            pass.launched = Empty,
+            pass.problems = Empty,
+        );
+        let made = self.make_pass(stop).instrument(span.clone()).await;
+        match &made {
+            Ok(report) => {
+                span.record("pass.launched", report.launched as u64);
+                span.record("pass.problems", report.problems.len() as u64);
+            }
+            Err(_) => {
+                span.record("otel.status_code", "ERROR");
+            }
+        }
+        made
+    }
+
+    async fn make_pass(&mut self, stop: &watch::Receiver<bool>) -> Result<Report, Error> {
         let _turn = self.turn().await?;
         let mut report = Report::default();
         self.history.catch_up(&self.config.client).await?;

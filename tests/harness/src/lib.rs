@@ -12,11 +12,12 @@ use model::{Backlog, Contract, PathPattern, Policy, Problems, RepoPath, is_hidde
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("documents", documents),
     ("patterns", patterns),
     ("diff", diff),
     ("journal", journal),
+    ("cosignature", cosignature),
     ("tool_paths", tool_paths),
     ("secrets", secrets),
 ];
@@ -67,6 +68,31 @@ pub fn diff(bytes: &[u8]) {
 pub fn journal(bytes: &[u8]) {
     if let Ok(line) = journal::Line::decode(bytes) {
         assert_eq!(line.encode(), [bytes, b"\n"].concat(), "there is one spelling");
+    }
+}
+
+/// A checkpoint of a public log, as that signed it, and the key of a public witness that cosigned it.
+const CHECKPOINT: &str = "coachandhorses2026h1.staging.certificate.transparency.goog\n\
+    185550722\n\
+    YXAM0VmnrfvLaBCOOYSJhCaE5F10oGBOo+hkbDa1kng=\n\
+    \n\
+    — coachandhorses2026h1.staging.certificate.transparency.goog MpXgsHy8ZwxXnO+WjtVrPxAzL49Rs1gWTkNVNeEa//5peAzaocRCB3qt3EaibjzY5GILLtGgBP7dBhgcSHy+JQh0OAc=\n";
+const WITNESS: &str =
+    "witness.navigli.sunlight.geomys.org+a3e00fe2+BNy/co4C1Hn1p+INwJrfUlgz7W55dSZReusH/GhUhJ/G";
+
+/// Whatever a witness answers, a note goes on saying what its log signed; and what is taken is the witness's.
+pub fn cosignature(bytes: &[u8]) {
+    let key: journal::WitnessKey = WITNESS.parse().expect("the key of a witness");
+    let shown = journal::Note::parse(CHECKPOINT).expect("a signed note");
+    if let Ok(taken) = key.take(shown.clone(), &String::from_utf8_lossy(bytes)) {
+        assert_eq!(taken.text(), shown.text());
+        let (shown, taken_text) = (shown.to_string(), taken.to_string());
+        let added = taken_text.strip_prefix(&shown).expect("the line of the log stays the first");
+        assert!(
+            added.lines().all(|line| line.starts_with("— witness.navigli.sunlight.geomys.org ")),
+            "{added}"
+        );
+        assert!(key.cosigned(&taken).is_ok());
     }
 }
 

@@ -19,6 +19,7 @@ use tracing::Instrument;
 use super::App;
 use super::caller::Caller;
 use super::failure::{Failure, no_such_method};
+use super::trace;
 
 /// How long a request may take from its first byte to its answer.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -159,9 +160,17 @@ pub(super) fn too_large(route: &Route) -> Failure {
 pub(super) async fn answer(request: Request, next: Next) -> Response {
     let id = uuid::Uuid::new_v4().simple().to_string();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let span = tracing::info_span!("request", request.id = %id, http.method = %method, http.path = %path);
-    let handled = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
+    let told = trace::begin(&request, &id);
+    let span = tracing::info_span!(
+        "request", request.id = %id, trace_id = tracing::field::Empty, http.method = %method, http.path = %path
+    );
+    if let Some(trace_id) = trace::trace_of(&told) {
+        span.record("trace_id", tracing::field::display(trace_id));
+    }
+    let handling = next.run(request).instrument(span.clone()).instrument(told.clone());
+    let handled = AssertUnwindSafe(handling).catch_unwind().await;
     let response = handled.unwrap_or_else(|_| Failure::internal("a handler panicked").into_response());
+    trace::end(&told, response.status());
     let _entered = span.entered();
     let mut response = finish(response, &id);
     if let Ok(value) = HeaderValue::from_str(&id) {

@@ -5,9 +5,11 @@ use api::types::{Health, Readiness};
 use axum::routing::get;
 use axum::{Json, Router};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::failure::Failure;
 use super::{App, Shared};
+use crate::checkpoints::Lag;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -35,6 +37,7 @@ async fn readyz(app: Shared) -> Result<Json<Readiness>, Failure> {
         return Err(Failure { internal: Some(reason), ..failure });
     }
     let head = app.ledger.history().graph().head();
+    let late = app.checkpoints.as_ref().map(|it| late(it.lag(Instant::now()), app.unsigned_for));
     Ok(Json(Readiness {
         status: "ready".to_owned(),
         backend: app.backend.to_owned(),
@@ -44,5 +47,46 @@ async fn readyz(app: Shared) -> Result<Json<Readiness>, Failure> {
             None => "ready".to_owned(),
             Some(_) => "unreachable".to_owned(),
         },
+        checkpoints: match late {
+            None => "none".to_owned(),
+            Some(None) => "signed".to_owned(),
+            Some(Some(_)) => "late".to_owned(),
+        },
+        checkpoints_late: late.flatten(),
     }))
+}
+
+/// Why checkpoints are late, if events wait for one longer than they should. The log is recorded all the same, so
+/// this takes nobody out of service; it must be seen by somebody.
+fn late(lag: Lag, unsigned_for: Duration) -> Option<String> {
+    let Lag { events, age, obstacle } = lag;
+    (events > 0 && age >= unsigned_for).then(|| {
+        let obstacle = obstacle.unwrap_or("signing has not come to an end");
+        format!(
+            "{obstacle}: {events} events are recorded and not signed, the oldest for up to {} s; the log of the control plane says more",
+            age.as_secs()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_waits_for_too_long_is_late() {
+        let told = |events, age, obstacle| {
+            late(Lag { events, age: Duration::from_secs(age), obstacle }, Duration::from_secs(30))
+        };
+        assert_eq!(told(0, 99, None), None);
+        assert_eq!(told(5, 29, Some("the disk is full")), None);
+        assert_eq!(
+            told(5, 30, Some("the disk is full")).as_deref(),
+            Some(
+                "the disk is full: 5 events are recorded and not signed, the oldest for up to 30 s; the log of the control plane says more"
+            )
+        );
+        // A thread that hangs or has died meets nothing, and is late all the same.
+        assert!(told(1, 31, None).is_some_and(|reason| reason.starts_with("signing has not come to an end")));
+    }
 }

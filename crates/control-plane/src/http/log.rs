@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::ErrorCode;
-use api::types::{ConsistencyQuery, LogEntriesQuery, ProofQuery};
+use api::types::{CheckpointQuery, ConsistencyQuery, LogEntriesQuery, ProofQuery};
 use axum::extract::Path;
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -49,9 +49,33 @@ fn checkpoints(app: &App) -> Result<Checkpoints, Failure> {
     })
 }
 
-async fn checkpoint(app: Shared) -> Result<impl IntoResponse, Failure> {
-    let note = checkpoints(&app)?.latest().note.clone();
+async fn checkpoint(
+    app: Shared,
+    Filters(query): Filters<CheckpointQuery>,
+) -> Result<impl IntoResponse, Failure> {
+    let newest = checkpoints(&app)?.latest();
+    let note = if query.witnessed == Some(true) {
+        witnessed(&app)?
+    } else {
+        // Readers pass over signatures of keys that they do not know, so the line of the witness disturbs nobody.
+        let cosigned = app.witness.as_ref().and_then(|witness| witness.below(&newest));
+        cosigned.unwrap_or_else(|| newest.note.clone())
+    };
     Ok(([TEXT, (header::CACHE_CONTROL, "no-cache")], note))
+}
+
+/// The newest checkpoint that the witness cosigned.
+fn witnessed(app: &App) -> Result<String, Failure> {
+    let Some(witness) = &app.witness else {
+        return Err(Failure::new(ErrorCode::NotFound, "no witness is shown the checkpoints of this log")
+            .with_hint("start the control plane with LEVIATHAN_WITNESS_URL and LEVIATHAN_WITNESS_KEY"));
+    };
+    witness.newest().ok_or_else(|| {
+        let told =
+            format!("the witness {} has cosigned nothing since the control plane started", witness.name());
+        Failure::new(ErrorCode::NotFound, told)
+            .with_hint("ask again in a few seconds; the log of the control plane says what is in the way")
+    })
 }
 
 async fn vkey(app: Shared) -> Result<impl IntoResponse, Failure> {

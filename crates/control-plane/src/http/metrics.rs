@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::header;
@@ -32,6 +32,12 @@ async fn scrape(app: Shared) -> Result<impl IntoResponse, Failure> {
     app.requests.register(&mut registry);
     let gauge = |value: usize| gauge(value as u64);
     registry.register("journal_waiting", "Proposals that wait for the journal", gauge(app.ledger.waiting()));
+    if let Some(checkpoints) = &app.checkpoints {
+        checkpoints.register(Instant::now(), &mut registry);
+    }
+    if let Some(witness) = &app.witness {
+        witness.register(app.ledger.history().graph().head(), &mut registry);
+    }
     how_things_stand(&app, &mut registry);
     let mut body = String::new();
     text::encode(&mut body, &registry).map_err(|error| Failure::internal(error.to_string()))?;

@@ -9,12 +9,14 @@ use journal::{
     Bundle, BundleId, CanonicalBody, Checkpoint, Head, InclusionProof, KeyName, Line, Record, SigningKey,
     Unchained,
 };
-use leviathan_control_plane::{Backend, Config, Database, Server, copy_log};
+use leviathan_control_plane::{Backend, Config, Database, Server, WitnessAccess, copy_log};
 use model::Event;
 use secrecy::SecretString;
 use test_support::postgres::Postgres;
+use test_support::witness::Witness;
 
 use crate::support::{Plane, TOKEN, paused};
+use crate::watching::until;
 
 /// A database, the key of its log, and a folder for each control plane.
 struct Log {
@@ -76,6 +78,38 @@ impl Log {
         };
         let script = format!("BEGIN; {} {statements}; {} COMMIT", all("DISABLE"), all("ENABLE"));
         self.server.sql("postgres", &self.database, &script).unwrap();
+    }
+}
+
+/// Each is told by the witness what the other showed, and none of them takes that for a contradiction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_planes_of_one_log_have_one_witness() {
+    let (log, witness) = (Log::new(), Witness::start().await);
+    witness.know(&log.key.verifier().to_string());
+    let start = async |name| {
+        let access =
+            WitnessAccess { url: witness.url().parse().unwrap(), key: witness.vkey().parse().unwrap() };
+        let config = Config { witness: Some(access), ..log.config(name) };
+        Plane::start_with(Path::new("unused"), |it| *it = config).await
+    };
+    let planes = [start("a").await, start("b").await];
+    let mut size = 0_u32;
+    for round in 0..4 {
+        planes[round % 2].client.ingest(events(5)).await.unwrap();
+        size += 5;
+        for plane in &planes {
+            until(plane, "leviathan_journal_head", |head| head >= f64::from(size)).await;
+            until(plane, "leviathan_witness_lag_events", |lag| lag == 0.0).await;
+            until(plane, "leviathan_checkpoint_lag_events", |lag| lag == 0.0).await;
+            let note = plane.client.log_witnessed_checkpoint().await.unwrap();
+            assert_eq!(Checkpoint::open(&note, &log.key.verifier()).unwrap().size, u64::from(size));
+        }
+    }
+    assert_eq!(witness.size("example.com/log"), u64::from(size));
+    let seen = witness.seen();
+    assert!(seen.iter().all(|seen| seen.ends_with("200") || seen.ends_with("409")), "{seen:?}");
+    for plane in planes {
+        plane.stop().await;
     }
 }
 

@@ -1,11 +1,12 @@
 //! What Prometheus is told.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use crate::support::*;
 
 /// Every sample of a scrape, by its name with labels.
-async fn scraped(plane: &Plane) -> BTreeMap<String, f64> {
+pub(crate) async fn scraped(plane: &Plane) -> BTreeMap<String, f64> {
     let response = http().get(format!("{}/metrics", plane.base)).bearer_auth(TOKEN).send().await.unwrap();
     assert_eq!(response.status(), 200);
     assert!(response.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
@@ -17,6 +18,19 @@ async fn scraped(plane: &Plane) -> BTreeMap<String, f64> {
         (name.to_owned(), value.parse().unwrap())
     };
     samples.map(sample).collect()
+}
+
+/// Waits until a scrape has a sample as it should be.
+pub(crate) async fn until(plane: &Plane, name: &str, is_so: impl Fn(f64) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let samples = scraped(plane).await;
+        if is_so(samples[name]) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {name}: {samples:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use api::Client;
 use api::types::ProofQuery;
-use journal::{Checkpoint, CheckpointError, VerifierKey};
+use journal::{Checkpoint, CheckpointError, Note, NoteError, VerifierKey, WitnessKey};
 use model::EventId;
 
 use crate::failure::Failure;
@@ -65,6 +65,9 @@ impl Key {
 struct CheckpointArguments {
     #[command(flatten)]
     key: Key,
+    /// The newest that this witness cosigned, instead of the newest: the key that its operator publishes.
+    #[arg(long, value_name = "VKEY")]
+    witness: Option<WitnessKey>,
 }
 
 /// The proof that an event is in the log: a text that can be kept and verified without the log.
@@ -90,9 +93,14 @@ pub(crate) async fn run(
         Command::Verify(arguments) => verify::run(arguments, client, vkey, screen).await,
         Command::Checkpoint(arguments) => {
             let key = arguments.key.or(vkey)?;
-            let note = client?.log_checkpoint().await?;
-            if let Some(key) = &key {
-                Checkpoint::open(&note, key).map_err(|problem| untrue("the checkpoint", &problem))?;
+            let client = client?;
+            let note = match &arguments.witness {
+                Some(_) => client.log_witnessed_checkpoint().await?,
+                None => client.log_checkpoint().await?,
+            };
+            let judged = judge(&note, key.as_ref()).map_err(|problem| untrue("the checkpoint", &problem))?;
+            if let Some(witness) = &arguments.witness {
+                witness.cosigned(&judged.note).map_err(|problem| untrue("the checkpoint", &problem))?;
             }
             show(&note, screen)
         }
@@ -130,14 +138,28 @@ fn unreadable(path: &Path, problem: &impl std::fmt::Display) -> Failure {
 struct Judged {
     checkpoint: Checkpoint,
     is_verified: bool,
+    /// With all its signatures.
+    note: Note,
+}
+
+impl Judged {
+    /// When the witness cosigned it, in seconds since 1970, if it did. A wrong line in its name is an answer too.
+    fn cosigned(&self, witness: &WitnessKey) -> Result<Option<u64>, NoteError> {
+        match witness.cosigned(&self.note) {
+            Ok(time) => Ok(Some(time)),
+            Err(NoteError::Unsigned { .. }) => Ok(None),
+            Err(problem @ (NoteError::Format(_) | NoteError::Signature { .. })) => Err(problem),
+        }
+    }
 }
 
 /// Opens a note with the key, or reads it without.
 fn judge(note: &str, key: Option<&VerifierKey>) -> Result<Judged, CheckpointError> {
-    match key {
-        Some(key) => Checkpoint::open(note, key).map(|checkpoint| Judged { checkpoint, is_verified: true }),
-        None => Checkpoint::read_unverified(note).map(|checkpoint| Judged { checkpoint, is_verified: false }),
-    }
+    let checkpoint = match key {
+        Some(key) => Checkpoint::open(note, key)?,
+        None => Checkpoint::read_unverified(note)?,
+    };
+    Ok(Judged { checkpoint, is_verified: key.is_some(), note: Note::parse(note)? })
 }
 
 /// An older checkpoint that was kept elsewhere.

@@ -102,6 +102,13 @@ impl Findings {
         }
     }
 
+    /// What follows from the line of a witness below a checkpoint that the log agrees with.
+    pub(super) fn cosigned(&mut self, witness: &str, what: &str, size: u64, at: &str) {
+        self.proved.push(format!(
+            "The witness {witness} cosigned {what} at {at}: it had then seen no more than {size} records of this log, and these begin with all that it had seen."
+        ));
+    }
+
     /// What nobody can see from what was read.
     pub(super) fn limits(&mut self, newest: Option<u64>) {
         match newest {

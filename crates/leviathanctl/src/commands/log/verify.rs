@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use api::Client;
-use journal::Checkpoint;
+use journal::{Checkpoint, WitnessKey};
+use model::event::Timestamp;
 
 use super::audit::{Audit, Findings};
 use super::folder::Source;
 use super::{Judged, Key, judge, kept, remote, untrue};
 use crate::failure::Failure;
 use crate::terminal::{Format, Look, Screen, Span, plain};
+use crate::words;
 
 /// Reads every record, computes its hashes anew, and compares the log with its signed checkpoint.
 ///
@@ -25,6 +27,10 @@ pub(crate) struct Arguments {
     /// A checkpoint that was kept elsewhere: the log must begin with what it was then.
     #[arg(long, value_name = "FILE")]
     since: Option<PathBuf>,
+    /// The key of a witness: the log must begin with a checkpoint that it cosigned. Through the API that is the newest
+    /// that it cosigned; offline the one that is there or the one of --since must bear its line.
+    #[arg(long, value_name = "VKEY")]
+    witness: Option<WitnessKey>,
 }
 
 /// A checkpoint that the log is compared with, and what to call it.
@@ -46,9 +52,10 @@ pub(crate) async fn run(
         kept(file, key).map(|judged| Compared { what, judged })
     });
     let since = since.transpose()?;
+    let witness = arguments.witness.as_ref();
     let findings = match &arguments.offline {
-        Some(path) => offline(&Source::open(path)?, key, since)?,
-        None => online(&client?, key, since).await?,
+        Some(path) => offline(&Source::open(path)?, key, since, witness)?,
+        None => online(&client?, key, since, witness).await?,
     };
     show(&findings, screen)
 }
@@ -57,6 +64,7 @@ fn offline(
     source: &Source,
     key: Option<&journal::VerifierKey>,
     since: Option<Compared>,
+    witness: Option<&WitnessKey>,
 ) -> Result<Findings, Failure> {
     let what = "its checkpoint".to_owned();
     let own = source.checkpoint().map(|note| judge(note, key)).transpose();
@@ -70,7 +78,7 @@ fn offline(
     let compared: Vec<_> = own.map(|judged| Compared { what, judged }).into_iter().chain(since).collect();
     let mut audit = Audit::new(source.origin(), &sizes(&compared));
     let torn = source.read(&mut audit)?;
-    let mut findings = conclude(source.origin(), &audit, &compared)?;
+    let mut findings = conclude(source.origin(), &audit, &compared, witness)?;
     findings.not_proved.extend(torn.map(|told| format!("{told}: nobody was told that it is recorded.")));
     Ok(findings)
 }
@@ -79,15 +87,25 @@ async fn online(
     client: &Client,
     key: Option<&journal::VerifierKey>,
     since: Option<Compared>,
+    witness: Option<&WitnessKey>,
 ) -> Result<Findings, Failure> {
+    let cosigned = match witness {
+        None => None,
+        Some(witness) => {
+            let what = format!("the checkpoint that {} cosigned", witness.name());
+            let note = client.log_witnessed_checkpoint().await?;
+            let judged = judge(&note, key).map_err(|problem| untrue(&what, &problem))?;
+            Some(Compared { what, judged })
+        }
+    };
     let what = "its checkpoint".to_owned();
     let judged = judge(&client.log_checkpoint().await?, key).map_err(|problem| untrue(&what, &problem))?;
     let Checkpoint { origin, size, .. } = judged.checkpoint.clone();
-    let compared: Vec<_> = [Compared { what, judged }].into_iter().chain(since).collect();
+    let compared: Vec<_> = [Compared { what, judged }].into_iter().chain(cosigned).chain(since).collect();
     let mut audit = Audit::new(origin.as_str(), &sizes(&compared));
     let damaged = |told| Failure::No(format!("the control plane hands out a damaged log: {told}"));
     remote::entries(client, size, |line| audit.take_line(line).map_err(damaged)).await?;
-    conclude(origin.as_str(), &audit, &compared)
+    conclude(origin.as_str(), &audit, &compared, witness)
 }
 
 fn sizes(compared: &[Compared]) -> Vec<u64> {
@@ -95,7 +113,12 @@ fn sizes(compared: &[Compared]) -> Vec<u64> {
 }
 
 /// Compares what was read with every checkpoint.
-fn conclude(origin: &str, audit: &Audit, compared: &[Compared]) -> Result<Findings, Failure> {
+fn conclude(
+    origin: &str,
+    audit: &Audit,
+    compared: &[Compared],
+    witness: Option<&WitnessKey>,
+) -> Result<Findings, Failure> {
     let records = audit.head().seq;
     let mut findings = Findings { log: origin.to_owned(), records, ..Findings::default() };
     findings.proved.push(format!(
@@ -109,8 +132,36 @@ fn conclude(origin: &str, audit: &Audit, compared: &[Compared]) -> Result<Findin
         audit.compare(what, &judged.checkpoint).map_err(Failure::No)?;
         findings.agree(what, judged);
     }
+    if let Some(witness) = witness {
+        hold_to(witness, compared, &mut findings)?;
+    }
     findings.limits(sizes(compared).into_iter().max());
     Ok(findings)
+}
+
+/// What the witness says of the checkpoints that the log agrees with.
+fn hold_to(witness: &WitnessKey, compared: &[Compared], findings: &mut Findings) -> Result<(), Failure> {
+    let mut is_cosigned = false;
+    for Compared { what, judged } in compared {
+        let Some(seconds) = judged.cosigned(witness).map_err(|problem| untrue(what, &problem))? else {
+            continue;
+        };
+        is_cosigned = true;
+        let moment = i64::try_from(seconds).ok().and_then(|it| jiff::Timestamp::from_second(it).ok());
+        let at = moment.map_or_else(
+            || format!("{seconds} s after 1970"),
+            |moment| format!("{} UTC", words::utc(Timestamp::new(moment))),
+        );
+        findings.cosigned(witness.name().as_str(), what, judged.checkpoint.size, &at);
+    }
+    if is_cosigned {
+        return Ok(());
+    }
+    Err(Failure::No(format!(
+        "no checkpoint here bears a cosignature by {} with key id {:08x}: fetch one with `leviathanctl log checkpoint --witness VKEY` and give it with --since FILE",
+        witness.name(),
+        witness.id()
+    )))
 }
 
 fn show(findings: &Findings, screen: &mut Screen<'_>) -> Result<(), Failure> {
