@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use model::{AttemptId, Epoch};
 use tracing::Instrument;
+use uuid::fmt::Simple;
 
 use super::App;
 use super::caller::Caller;
@@ -50,7 +51,7 @@ pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, nex
         Ok(response) => response,
         Err(_) => Failure::new(ErrorCode::Timeout, "the request took longer than 60 s").into_response(),
     };
-    app.requests.answered(route.method.as_str(), route.path, response.status().as_u16(), began.elapsed());
+    app.requests.answered(route, response.status().as_u16(), began.elapsed());
     response
 }
 
@@ -157,20 +158,24 @@ pub(super) fn too_large(route: &Route) -> Failure {
 /// Gives each request an id, and each failure its body with that id. A handler that panics is a bug of ours, and
 /// an answer all the same.
 pub(super) async fn answer(request: Request, next: Next) -> Response {
-    let id = uuid::Uuid::new_v4().simple().to_string();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let span = tracing::info_span!("request", request.id = %id, http.method = %method, http.path = %path);
+    let id = uuid::Uuid::new_v4().simple();
+    let span = tracing::info_span!(
+        "request",
+        request.id = %id,
+        http.method = %request.method(),
+        http.path = %request.uri().path()
+    );
     let handled = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
     let response = handled.unwrap_or_else(|_| Failure::internal("a handler panicked").into_response());
     let _entered = span.entered();
-    let mut response = finish(response, &id);
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    let mut response = finish(response, id);
+    if let Ok(value) = HeaderValue::from_str(id.encode_lower(&mut uuid::Uuid::encode_buffer())) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
 }
 
-fn finish(mut response: Response, id: &str) -> Response {
+fn finish(mut response: Response, id: Simple) -> Response {
     let Some(Failure { body, internal }) = response.extensions_mut().remove::<Failure>() else {
         tracing::debug!(http.status = response.status().as_u16(), "Answered a request.");
         return response;
@@ -181,7 +186,7 @@ fn finish(mut response: Response, id: &str) -> Response {
         None => tracing::info!(http.status = status.as_u16(), detail = ?body.detail, "Refused a request."),
     }
     let code = body.code;
-    let body = ErrorBody { request_id: Some(id.to_owned()), ..body };
+    let body = ErrorBody { request_id: Some(id.to_string()), ..body };
     let mut response = (status, Json(body)).into_response();
     match code {
         ErrorCode::Unauthenticated => {
