@@ -3,15 +3,11 @@
 use journal::{BodyError, CanonicalBody};
 use model::Event;
 
-use crate::history::{self, Fingerprint};
-
 /// An event, and the canonical bytes in which it will be kept.
 #[derive(Debug, Clone)]
 pub(crate) struct Admitted {
     pub(crate) event: Event,
     pub(crate) body: CanonicalBody,
-    /// Made here, so that the ledger's one thread does not have to.
-    pub(crate) fingerprint: Fingerprint,
 }
 
 /// Why some JSON is not an event.
@@ -32,6 +28,9 @@ impl Admitted {
     /// as a key that occurs twice, is refused here. What is kept is the event as it was understood, so that no
     /// reader can find more in the log than this one did.
     pub(crate) fn from_json(json: &[u8]) -> Result<Self, NotAdmitted> {
+        if let Some(event) = spelled_as_ours(json) {
+            return Ok(Self { event, body: CanonicalBody::admit(json)? });
+        }
         let given = CanonicalBody::admit(json)?;
         let event: Event = serde_json::from_str(given.as_str())
             .map_err(|problem| NotAdmitted::Event(problem.to_string()))?;
@@ -42,8 +41,15 @@ impl Admitted {
     pub(crate) fn of(event: Event) -> Result<Self, NotAdmitted> {
         let json = serde_json::to_vec(&event).map_err(|problem| NotAdmitted::Event(problem.to_string()))?;
         let body = CanonicalBody::admit(&json)?;
-        Ok(Self { event, fingerprint: history::fingerprint(&body), body })
+        Ok(Self { event, body })
     }
+}
+
+/// The event in bytes that are, each of them, what we would write for it, as those of our own clients are. There is
+/// nothing in them that a lenient reader could have passed over, so one look is enough.
+fn spelled_as_ours(json: &[u8]) -> Option<Event> {
+    let event: Event = serde_json::from_slice(json).ok()?;
+    (serde_json::to_vec(&event).ok()? == json).then_some(event)
 }
 
 #[cfg(test)]
@@ -63,8 +69,11 @@ mod tests {
             admitted.body.as_str(),
             r#"{"actor_id":"operator","event_id":"e","event_type":"scheduler.paused","payload":{"reason":"a"},"timestamp":"2026-01-01T00:00:00.000000Z"}"#
         );
-        let again = Admitted::from_json(admitted.body.as_bytes()).unwrap();
-        assert_eq!(again.body, admitted.body);
+        let ours = serde_json::to_vec(&admitted.event).unwrap();
+        assert_eq!(spelled_as_ours(&ours).as_ref(), Some(&admitted.event));
+        for again in [admitted.body.as_bytes(), &ours] {
+            assert_eq!(Admitted::from_json(again).unwrap().body, admitted.body);
+        }
     }
 
     #[test]
@@ -78,8 +87,12 @@ mod tests {
             (r#"{"reason":"\u0000"}"#, "U+0000"),
             (&format!(r#"{{"reason":{}{}}}"#, "[".repeat(900), "]".repeat(900)), "nested deeper"),
         ] {
-            let error = Admitted::from_json(event(payload).as_bytes()).unwrap_err().to_string();
-            assert!(error.contains(expected), "{payload}: {error}");
+            let foreign = event(payload);
+            let ours = foreign.replace("2026-01-01T01:00:00+01:00", "2026-01-01T00:00:00.000000Z");
+            for json in [foreign, ours] {
+                let error = Admitted::from_json(json.as_bytes()).unwrap_err().to_string();
+                assert!(error.contains(expected), "{payload}: {error}");
+            }
         }
     }
 }

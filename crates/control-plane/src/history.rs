@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
 use api::types::{EventsQuery, RecordedEvent};
-use journal::{CanonicalBody, ChainHash, Head, Record};
+use journal::{ChainHash, Head, Record};
 use model::event::Timestamp;
 use model::{AttemptId, Digest, Event, EventId, Graph, Seq, TargetId, TaskId};
 use sha2::{Digest as _, Sha256};
@@ -41,9 +41,6 @@ struct Recent {
     prev_hash: ChainHash,
     event: Event,
 }
-
-/// SHA-256 of a body, by which the same event is told from another with its id.
-pub(crate) type Fingerprint = [u8; 32];
 
 /// A record whose body is no event of this version.
 #[derive(Debug, thiserror::Error)]
@@ -174,9 +171,4 @@ fn last_of(newest_first: impl Iterator<Item = u64>, limit: usize) -> Vec<u64> {
     let mut seqs: Vec<u64> = newest_first.take(limit).collect();
     seqs.reverse();
     seqs
-}
-
-/// What a body is known by.
-pub(crate) fn fingerprint(body: &CanonicalBody) -> Fingerprint {
-    Sha256::digest(body.as_bytes()).into()
 }

@@ -87,8 +87,10 @@ pub(crate) struct Fence {
 pub(crate) struct Recorded {
     /// The seq of each event, in the order proposed.
     pub(crate) seqs: Vec<Seq>,
-    /// The events that were recorded now and not before.
-    pub(crate) fresh: Vec<Event>,
+    /// How many of them were recorded now and not before.
+    pub(crate) fresh: usize,
+    /// What a decision came to; nothing for events that were given.
+    pub(crate) decided: Vec<Event>,
     /// The end of the log.
     pub(crate) head: u64,
 }

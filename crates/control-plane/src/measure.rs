@@ -8,8 +8,8 @@ mod postgres;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -99,29 +99,27 @@ pub struct Replay {
 pub async fn ingest(folder: &Path, events: u64, in_flight: u64) -> anyhow::Result<Ingest> {
     let (ledger, thread) = start(&folder.join("ingest"))?;
     ledger.ingest(None, vec![Admitted::of(lives::target())?], None).await?;
-    let recorded = Arc::new(AtomicU64::new(0));
-    let began = Instant::now();
-    let senders: Vec<_> = (0..in_flight)
-        .map(|sender| {
-            let (ledger, recorded) = (ledger.clone(), Arc::clone(&recorded));
-            tokio::spawn(async move {
-                for n in (sender..).step_by(usize::try_from(in_flight)?) {
-                    for event in lives::life(n) {
-                        ledger.ingest(None, vec![Admitted::of(event)?], None).await?;
-                        if recorded.fetch_add(1, Ordering::Relaxed) >= events {
-                            return anyhow::Ok(());
-                        }
-                    }
-                }
-                Ok(())
-            })
-        })
+    let (share, step) = (usize::try_from(events.div_ceil(in_flight))?, usize::try_from(in_flight)?);
+    // Making the events is not recording them.
+    let loads: Vec<Vec<Event>> = (0..in_flight)
+        .map(|sender| (sender..).step_by(step).flat_map(lives::life).take(share).collect())
         .collect();
+    let began = Instant::now();
+    let send = |load: Vec<Event>| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move {
+            for event in load {
+                ledger.ingest(None, vec![Admitted::of(event)?], None).await?;
+            }
+            anyhow::Ok(())
+        })
+    };
+    let senders: Vec<_> = loads.into_iter().map(send).collect();
     for sender in senders {
         sender.await??;
     }
     let took = began.elapsed().as_secs_f64();
-    let events = recorded.load(Ordering::Relaxed);
+    let events = share as u64 * in_flight;
     let mean_batch = ledger.measures().mean_batch();
     drop(ledger);
     end(thread)?;

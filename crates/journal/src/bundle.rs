@@ -83,6 +83,14 @@ impl fmt::Display for BundleId {
     }
 }
 
+impl Lines {
+    /// Forgets the lines, and keeps the room that they had.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.offsets.clear();
+    }
+}
+
 impl Unchained {
     /// Bodies that are to be recorded together, in the order given.
     pub fn new(id: BundleId, bodies: Vec<CanonicalBody>) -> Result<Self, BundleError> {

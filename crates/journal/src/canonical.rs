@@ -6,6 +6,7 @@
 //! a string or in a smaller unit. Nothing here knows what the members mean.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
 
@@ -84,7 +85,8 @@ impl CanonicalBody {
     pub fn admit(json: &[u8]) -> Result<Self, BodyError> {
         let text = std::str::from_utf8(json)
             .map_err(|error| BodyError { problem: BodyProblem::NotUtf8, position: error.valid_up_to() })?;
-        let mut writer = Writer { text, at: 0, out: String::with_capacity(text.len().min(MAX_BODY_BYTES)) };
+        let out = String::with_capacity(text.len().min(MAX_BODY_BYTES));
+        let mut writer = Writer { text, at: 0, out, members: Vec::new() };
         writer.document()?;
         Ok(Self(writer.out.into_boxed_str()))
     }
@@ -124,6 +126,8 @@ struct Writer<'a> {
     text: &'a str,
     at: usize,
     out: String,
+    /// The members of the objects that are open, those of the innermost last.
+    members: Vec<Member<'a>>,
 }
 
 /// One member of an object that was read: its key, where the key stood, and where its spelling lies in `out`.
@@ -152,7 +156,7 @@ impl<'a> Writer<'a> {
             Some(b'[') => self.array(depth),
             Some(b'"') => {
                 let text = self.string()?;
-                write_string(&mut self.out, &text);
+                self.write_string(&text);
                 self.check_length()
             }
             Some(b'-' | b'0'..=b'9') => self.number(),
@@ -165,25 +169,27 @@ impl<'a> Writer<'a> {
 
     fn object(&mut self, depth: usize) -> Result<(), BodyError> {
         self.open(depth)?;
-        let start = self.out.len();
-        let mut members = Vec::new();
+        let (first, start) = (self.members.len(), self.out.len());
         self.skip_whitespace();
         if !self.take(b'}') {
             loop {
-                members.push(self.member(depth)?);
+                let member = self.member(depth)?;
+                self.members.push(member);
                 self.skip_whitespace();
                 if self.take(b'}') {
                     break;
                 }
                 self.require(b',', "`,` or `}`")?;
+                self.out.push(',');
             }
         }
-        self.arrange(start, members)?;
+        self.arrange(first, start)?;
+        self.members.truncate(first);
         self.out.push('}');
         self.check_length()
     }
 
-    /// Reads `"key": value` and writes it without a separator.
+    /// Reads `"key": value` and writes it.
     fn member(&mut self, depth: usize) -> Result<Member<'a>, BodyError> {
         self.skip_whitespace();
         let position = self.at;
@@ -192,7 +198,7 @@ impl<'a> Writer<'a> {
         }
         let key = self.string()?;
         let start = self.out.len();
-        write_string(&mut self.out, &key);
+        self.write_string(&key);
         self.skip_whitespace();
         self.require(b':', "`:`")?;
         self.out.push(':');
@@ -200,22 +206,52 @@ impl<'a> Writer<'a> {
         Ok(Member { key, position, written: start..self.out.len() })
     }
 
-    /// Puts the members that were written from `start` on into the order of their keys' UTF-16 units.
-    fn arrange(&mut self, start: usize, mut members: Vec<Member<'a>>) -> Result<(), BodyError> {
-        members
-            .sort_by(|a, b| a.key.encode_utf16().cmp(b.key.encode_utf16()).then(a.position.cmp(&b.position)));
+    /// Puts the members from `first` on, which were written from `start` on as they came, into the order of their keys.
+    fn arrange(&mut self, first: usize, start: usize) -> Result<(), BodyError> {
+        let members = &mut self.members[first..];
+        if members.is_sorted_by(|a, b| utf16_order(&a.key, &b.key).is_lt()) {
+            return Ok(());
+        }
+        members.sort_unstable_by(|a, b| utf16_order(&a.key, &b.key).then(a.position.cmp(&b.position)));
         if let Some([_, second]) = members.array_windows().find(|[a, b]| a.key == b.key) {
             let problem = BodyProblem::DuplicateKey { key: second.key.to_string() };
             return Err(BodyError { problem, position: second.position });
         }
-        let written = self.out.split_off(start);
-        for (n, member) in members.into_iter().enumerate() {
+        let end = self.out.len();
+        for (n, member) in members.iter().enumerate() {
             if n > 0 {
                 self.out.push(',');
             }
-            self.out.push_str(&written[member.written.start - start..member.written.end - start]);
+            self.out.extend_from_within(member.written.clone());
         }
+        self.out.drain(start..end);
         Ok(())
+    }
+
+    /// RFC 8785, section 3.2.2.2: short escapes where JSON has them, lower-case hexadecimal for the other controls,
+    /// every other character as it is.
+    fn write_string(&mut self, text: &str) {
+        self.out.push('"');
+        if text.bytes().any(|byte| matches!(byte, b'"' | b'\\' | ..b' ')) {
+            text.chars().for_each(|c| self.write_char(c));
+        } else {
+            self.out.push_str(text);
+        }
+        self.out.push('"');
+    }
+
+    fn write_char(&mut self, c: char) {
+        match c {
+            '"' => self.out.push_str("\\\""),
+            '\\' => self.out.push_str("\\\\"),
+            '\u{8}' => self.out.push_str("\\b"),
+            '\t' => self.out.push_str("\\t"),
+            '\n' => self.out.push_str("\\n"),
+            '\u{c}' => self.out.push_str("\\f"),
+            '\r' => self.out.push_str("\\r"),
+            '\0'..='\u{1f}' => self.out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ => self.out.push(c),
+        }
     }
 
     fn array(&mut self, depth: usize) -> Result<(), BodyError> {
@@ -261,12 +297,14 @@ impl<'a> Writer<'a> {
         if matches!(self.peek(), Some(b'.' | b'e' | b'E')) {
             return Err(BodyError { problem: BodyProblem::Fraction, position: start });
         }
-        let number = self.text[start..self.at]
+        let spelled = &self.text[start..self.at];
+        let number = spelled
             .parse::<i64>()
             .ok()
             .filter(|number| (-MAX_SAFE_INTEGER..=MAX_SAFE_INTEGER).contains(number))
             .ok_or(BodyError { problem: BodyProblem::IntegerRange, position: start })?;
-        self.out.push_str(&number.to_string());
+        // Without leading zeros a number has one spelling, but for `-0`.
+        self.out.push_str(if number == 0 { "0" } else { spelled });
         self.check_length()
     }
 
@@ -279,30 +317,31 @@ impl<'a> Writer<'a> {
         self.check_length()
     }
 
-    /// Reads the string under the cursor and returns it without quotes and escapes.
+    /// Reads the string under the cursor and returns it without quotes and escapes: borrowed where it has none.
     fn string(&mut self) -> Result<Cow<'a, str>, BodyError> {
         self.at += 1;
         let mut unescaped = String::new();
-        let mut start = self.at;
         loop {
+            let start = self.at;
+            let rest = &self.text.as_bytes()[start..];
+            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '));
+            self.at += plain.unwrap_or(rest.len());
+            let plain = &self.text[start..self.at];
             match self.peek() {
                 Some(b'"') => {
-                    let rest = &self.text[start..self.at];
                     self.at += 1;
                     if unescaped.is_empty() {
-                        return Ok(Cow::Borrowed(rest));
+                        return Ok(Cow::Borrowed(plain));
                     }
-                    unescaped.push_str(rest);
+                    unescaped.push_str(plain);
                     return Ok(Cow::Owned(unescaped));
                 }
                 Some(b'\\') => {
-                    unescaped.push_str(&self.text[start..self.at]);
+                    unescaped.push_str(plain);
                     unescaped.push(self.escape()?);
-                    start = self.at;
                 }
                 Some(0) => return Err(self.error(BodyProblem::Nul)),
-                Some(0x01..=0x1f) => return Err(self.expected("an escape in place of a control character")),
-                Some(_) => self.at += 1,
+                Some(_) => return Err(self.expected("an escape in place of a control character")),
                 None => return Err(self.expected("the end of the string")),
             }
         }
@@ -395,24 +434,13 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// RFC 8785, section 3.2.2.2: short escapes where JSON has them, lower-case hexadecimal for the other controls,
-/// every other character as it is.
-fn write_string(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\u{8}' => out.push_str("\\b"),
-            '\t' => out.push_str("\\t"),
-            '\n' => out.push_str("\\n"),
-            '\u{c}' => out.push_str("\\f"),
-            '\r' => out.push_str("\\r"),
-            '\0'..='\u{1f}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            _ => out.push(c),
-        }
+/// The order of two keys: that of their UTF-16 units, which is the order of their bytes where one of them is ASCII.
+fn utf16_order(one: &str, other: &str) -> Ordering {
+    if one.is_ascii() || other.is_ascii() {
+        one.cmp(other)
+    } else {
+        one.encode_utf16().cmp(other.encode_utf16())
     }
-    out.push('"');
 }
 
 #[cfg(test)]

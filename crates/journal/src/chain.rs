@@ -68,6 +68,15 @@ impl ChainHash {
         (seen <= 0x0f).then_some(Self(bytes))
     }
 
+    /// The 64 lower-case hexadecimal digits.
+    pub(crate) fn to_hex(self) -> [u8; 64] {
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
+            *pair = [byte >> 4, byte & 0x0f].map(|value| b"0123456789abcdef"[usize::from(value)]);
+        }
+        digits
+    }
+
     /// What was kept as 32 bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -137,7 +146,7 @@ fn record_hash(prev: ChainHash, seq: u64, body: &CanonicalBody) -> ChainHash {
 
 impl fmt::Display for ChainHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&hex::encode(self.0))
+        f.pad(std::str::from_utf8(&self.to_hex()).expect("hexadecimal digits are ASCII"))
     }
 }
 

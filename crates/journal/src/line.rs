@@ -94,23 +94,22 @@ fn seal(bundle_id: &BundleId, first: u64, head: Head) -> ChainHash {
 const RECORD_START: &[u8] = b"{\"body\":";
 
 pub(crate) fn encode_record(record: &Record, out: &mut Vec<u8>) {
-    out.extend_from_slice(RECORD_START);
-    out.extend_from_slice(record.body().as_bytes());
-    let tail = format!(
-        ",\"hash\":\"{}\",\"prev_hash\":\"{}\",\"seq\":{}}}\n",
-        record.hash(),
-        record.prev_hash(),
-        record.seq()
-    );
-    out.extend_from_slice(tail.as_bytes());
+    append(out, &[RECORD_START, record.body().as_bytes()]);
+    append(out, &[b",\"hash\":\"", &record.hash().to_hex()]);
+    append(out, &[b"\",\"prev_hash\":\"", &record.prev_hash().to_hex()]);
+    append(out, &[b"\",\"seq\":", record.seq().to_string().as_bytes(), b"}\n"]);
 }
 
 pub(crate) fn encode_commit(commit: &Commit, out: &mut Vec<u8>) {
     let Commit { bundle_id, first, last, seal } = commit;
-    let line = format!(
-        "{{\"commit\":{{\"bundle_id\":\"{bundle_id}\",\"first\":{first},\"last\":{last},\"hash\":\"{seal}\"}}}}\n"
-    );
-    out.extend_from_slice(line.as_bytes());
+    append(out, &[b"{\"commit\":{\"bundle_id\":\"", bundle_id.as_str().as_bytes()]);
+    append(out, &[b"\",\"first\":", first.to_string().as_bytes()]);
+    append(out, &[b",\"last\":", last.to_string().as_bytes()]);
+    append(out, &[b",\"hash\":\"", &seal.to_hex(), b"\"}}\n"]);
+}
+
+fn append(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    parts.iter().for_each(|part| out.extend_from_slice(part));
 }
 
 /// Takes the line apart from its end: everything behind the body has a fixed width, but for the number.

@@ -690,7 +690,7 @@ impl Graph {
         let Event { subject, .. } = event;
         let Some(target_id) = &subject.target_id else { return };
         if let (None, Some(target)) = (self.targets.get(target_id), base.targets.get(target_id)) {
-            self.targets.insert(target_id.clone(), target.clone());
+            self.targets.insert(target_id.clone(), target.without_members());
         }
         let Some(task_id) = &subject.task_id else { return };
         let key = (target_id.clone(), task_id.clone());
@@ -703,6 +703,29 @@ impl Graph {
         // An attempt that belongs to another task than the event says must be found, to be refused.
         if let Some(attempt) = subject.attempt_id.as_ref().and_then(|id| base.attempts.get(id)) {
             self.attempts.entry(attempt.id.clone()).or_insert_with(|| Arc::clone(attempt));
+        }
+    }
+
+    /// Takes over what `later`, made of a part of this excerpt, has become.
+    fn replace_by(&mut self, later: Self) {
+        (self.head, self.pause) = (later.head, later.pause);
+        self.targets.extend(later.targets);
+        self.tasks.extend(later.tasks);
+        self.attempts.extend(later.attempts);
+    }
+}
+
+impl Target {
+    /// What is asked for when an event about it is judged; its tasks and attempts, of which there is no end, are not.
+    fn without_members(&self) -> Self {
+        Self {
+            registered: self.registered.clone(),
+            registered_at: self.registered_at,
+            pause: self.pause.clone(),
+            unregistered: self.unregistered.clone(),
+            tasks: BTreeSet::new(),
+            live: BTreeSet::new(),
+            in_review: BTreeSet::new(),
         }
     }
 }
@@ -729,7 +752,7 @@ impl Draft<'_> {
             trial.admit(event).map_err(|refusal| (index, refusal))?;
             trial.apply(event);
         }
-        events.iter().for_each(|event| self.excerpt.apply(event));
+        self.excerpt.replace_by(trial);
         Ok(())
     }
 

@@ -33,7 +33,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
 async fn claim(app: Shared, Json(request): Json<ClaimRequest>) -> Result<Answer<Dispatched>, Failure> {
     let stamp = app.stamp();
     let recorded = app.ledger.decide(move |graph| steering::claim(graph, &request, stamp)).await?;
-    handed_out(&app, &recorded.fresh)
+    handed_out(&app, &recorded.decided)
 }
 
 async fn dispatch(
@@ -43,7 +43,7 @@ async fn dispatch(
 ) -> Result<Answer<Dispatched>, Failure> {
     let stamp = app.stamp();
     let recorded = app.ledger.decide(move |graph| steering::dispatch(graph, &id, &request, stamp)).await?;
-    handed_out(&app, &recorded.fresh)
+    handed_out(&app, &recorded.decided)
 }
 
 /// Begins the lease of the attempt that `events` hand out, and mints the token for exactly that hand-out.
@@ -137,11 +137,7 @@ async fn lost(
         steering::lost(graph, &attempt, &request, deciding.presence.lease_for_a_verdict(&attempt), stamp)
     };
     let recorded = app.ledger.decide(decide).await?;
-    Ok(Answer(Steered {
-        status: "lost".to_owned(),
-        attempt_id: Some(id),
-        changed: !recorded.fresh.is_empty(),
-    }))
+    Ok(Answer(Steered { status: "lost".to_owned(), attempt_id: Some(id), changed: recorded.fresh > 0 }))
 }
 
 fn is_paused(graph: &Graph, id: &AttemptId) -> bool {

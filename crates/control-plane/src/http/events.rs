@@ -55,7 +55,7 @@ async fn ingest(
     let fence = fence(&caller, &events)?;
     let sent = events.len() as u64;
     let recorded = app.ledger.ingest(id, events, fence).await?;
-    let ingested = recorded.fresh.len() as u64;
+    let ingested = recorded.fresh as u64;
     Ok(Json(IngestResponse {
         status: "ok".to_owned(),
         ingested,

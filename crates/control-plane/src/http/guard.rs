@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use model::{AttemptId, Epoch};
 use tracing::Instrument;
+use uuid::fmt::Simple;
 
 use super::App;
 use super::caller::Caller;
@@ -51,7 +52,7 @@ pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, nex
         Ok(response) => response,
         Err(_) => Failure::new(ErrorCode::Timeout, "the request took longer than 60 s").into_response(),
     };
-    app.requests.answered(route.method.as_str(), route.path, response.status().as_u16(), began.elapsed());
+    app.requests.answered(route, response.status().as_u16(), began.elapsed());
     response
 }
 
@@ -158,11 +159,14 @@ pub(super) fn too_large(route: &Route) -> Failure {
 /// Gives each request an id, and each failure its body with that id. A handler that panics is a bug of ours, and
 /// an answer all the same.
 pub(super) async fn answer(request: Request, next: Next) -> Response {
-    let id = uuid::Uuid::new_v4().simple().to_string();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let told = trace::begin(&request, &id);
+    let id = uuid::Uuid::new_v4().simple();
+    let told = trace::begin(&request, id);
     let span = tracing::info_span!(
-        "request", request.id = %id, trace_id = tracing::field::Empty, http.method = %method, http.path = %path
+        "request",
+        request.id = %id,
+        trace_id = tracing::field::Empty,
+        http.method = %request.method(),
+        http.path = %request.uri().path()
     );
     if let Some(trace_id) = trace::trace_of(&told) {
         span.record("trace_id", tracing::field::display(trace_id));
@@ -172,14 +176,14 @@ pub(super) async fn answer(request: Request, next: Next) -> Response {
     let response = handled.unwrap_or_else(|_| Failure::internal("a handler panicked").into_response());
     trace::end(&told, response.status());
     let _entered = span.entered();
-    let mut response = finish(response, &id);
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    let mut response = finish(response, id);
+    if let Ok(value) = HeaderValue::from_str(id.encode_lower(&mut uuid::Uuid::encode_buffer())) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
 }
 
-fn finish(mut response: Response, id: &str) -> Response {
+fn finish(mut response: Response, id: Simple) -> Response {
     let Some(Failure { body, internal }) = response.extensions_mut().remove::<Failure>() else {
         tracing::debug!(http.status = response.status().as_u16(), "Answered a request.");
         return response;
@@ -190,7 +194,7 @@ fn finish(mut response: Response, id: &str) -> Response {
         None => tracing::info!(http.status = status.as_u16(), detail = ?body.detail, "Refused a request."),
     }
     let code = body.code;
-    let body = ErrorBody { request_id: Some(id.to_owned()), ..body };
+    let body = ErrorBody { request_id: Some(id.to_string()), ..body };
     let mut response = (status, Json(body)).into_response();
     match code {
         ErrorCode::Unauthenticated => {

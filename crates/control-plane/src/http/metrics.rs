@@ -1,15 +1,17 @@
 //! What Prometheus asks for: what the process measured of itself, and how things stand by the graph.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use api::Route;
 use axum::Router;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use prometheus_client::encoding::text;
+use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -46,7 +48,24 @@ async fn scrape(app: Shared) -> Result<impl IntoResponse, Failure> {
 
 /// What requests came, and how long they took, since the process began.
 #[derive(Debug)]
-pub(crate) struct Requests(Family<Labels, Histogram, fn() -> Histogram>);
+pub(crate) struct Requests(Family<Request, Histogram, fn() -> Histogram>);
+
+/// By what requests are told from each other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Request {
+    method: &'static str,
+    path: &'static str,
+    status: u16,
+}
+
+impl EncodeLabelSet for Request {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        let Self { method, path, status } = self;
+        ("method", *method).encode(encoder.encode_label())?;
+        ("path", *path).encode(encoder.encode_label())?;
+        ("status", *status).encode(encoder.encode_label())
+    }
+}
 
 impl Default for Requests {
     fn default() -> Self {
@@ -57,10 +76,9 @@ impl Default for Requests {
 
 impl Requests {
     /// A request to a known route was answered.
-    pub(super) fn answered(&self, method: &str, path: &'static str, status: u16, took: Duration) {
-        let labels =
-            vec![("method", method.to_owned()), ("path", path.to_owned()), ("status", status.to_string())];
-        self.0.get_or_create(&labels).observe(took.as_secs_f64());
+    pub(super) fn answered(&self, route: &'static Route, status: u16, took: Duration) {
+        let request = Request { method: route.method.as_str(), path: route.path, status };
+        self.0.get_or_create(&request).observe(took.as_secs_f64());
     }
 
     fn register(&self, registry: &mut Registry) {

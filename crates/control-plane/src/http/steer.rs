@@ -56,5 +56,5 @@ async fn steer(
     decide: impl FnOnce(&Graph) -> Result<Vec<Event>, Denied> + Send + 'static,
 ) -> Result<Answer<Steered>, Failure> {
     let recorded = app.ledger.decide(decide).await?;
-    Ok(Answer(Steered { status: status.to_owned(), attempt_id, changed: !recorded.fresh.is_empty() }))
+    Ok(Answer(Steered { status: status.to_owned(), attempt_id, changed: recorded.fresh > 0 }))
 }

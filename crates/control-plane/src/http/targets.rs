@@ -60,7 +60,7 @@ async fn register(
     let (target_id, stamp) = (contract.target_id.clone(), app.stamp());
     let decide = move |graph: &model::Graph| Ok(steering::register(graph, &contract, &request, stamp));
     let recorded = app.ledger.decide(decide).await?;
-    Ok(Answer(TargetRegisteredResponse { target_id, changed: !recorded.fresh.is_empty() }))
+    Ok(Answer(TargetRegisteredResponse { target_id, changed: recorded.fresh > 0 }))
 }
 
 async fn unregister(
@@ -70,13 +70,13 @@ async fn unregister(
 ) -> Result<Answer<Steered>, Failure> {
     let stamp = app.stamp();
     let recorded = app.ledger.decide(move |graph| steering::unregister(graph, &id, &request, stamp)).await?;
-    Ok(Answer(steered("unregistered", !recorded.fresh.is_empty())))
+    Ok(Answer(steered("unregistered", recorded.fresh > 0)))
 }
 
 async fn reject(app: Shared, Json(request): Json<RejectTarget>) -> Result<Answer<Steered>, Failure> {
     let stamp = app.stamp();
     let recorded = app.ledger.decide(move |graph| Ok(steering::reject(graph, &request, stamp))).await?;
-    Ok(Answer(steered("rejected", !recorded.fresh.is_empty())))
+    Ok(Answer(steered("rejected", recorded.fresh > 0)))
 }
 
 fn steered(status: &str, changed: bool) -> Steered {

@@ -15,7 +15,7 @@ use tracing::field::Empty;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The span of a request that just came, in the trace of the caller if it named one.
-pub(super) fn begin(request: &Request, id: &str) -> Span {
+pub(super) fn begin(request: &Request, id: uuid::fmt::Simple) -> Span {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let method = known(request.method());
     let span = tracing::info_span!(
@@ -27,7 +27,7 @@ pub(super) fn begin(request: &Request, id: &str) -> Span {
         http.request.method = method,
         http.route = route,
         http.response.status_code = Empty,
-        request.id = id,
+        request.id = %id,
     );
     if !span.is_disabled() && request.headers().contains_key(HEADER) {
         // It fails only for a span that has begun or that nobody sees.

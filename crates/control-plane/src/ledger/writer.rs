@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Decision, Fence, Job, NotRecorded, Proposal, Recorded, ReplayError, Shared, StopsWithUs};
 use crate::admission::Admitted;
-use crate::history::{self, Fingerprint, History};
+use crate::history::History;
 use crate::store::{AppendError, EventStore, ReadError, Turn};
 
 /// A batch that has so many events takes no more. One bundle may bring it beyond.
@@ -34,7 +34,8 @@ struct Batch {
     bundles: Vec<Unchained>,
     /// The events of all bundles, in order.
     events: Vec<Event>,
-    known: HashMap<EventId, (Seq, Fingerprint)>,
+    /// Where its events will be.
+    known: HashMap<EventId, Seq>,
     answers: Vec<Answer>,
 }
 
@@ -69,12 +70,16 @@ enum Failed {
     Stopped { reason: String },
 }
 
-/// What of a proposal is new, and where all of it is.
-struct Sorted {
-    fresh: Vec<Admitted>,
-    /// The ids of the new ones.
-    known: HashMap<EventId, (Seq, Fingerprint)>,
-    seqs: Vec<Seq>,
+/// What of a proposal is new.
+struct Fresh {
+    events: Vec<Event>,
+    bodies: Vec<CanonicalBody>,
+}
+
+impl Fresh {
+    fn with_room_for(events: usize) -> Self {
+        Self { events: Vec::with_capacity(events), bodies: Vec::with_capacity(events) }
+    }
 }
 
 impl Writer {
@@ -111,7 +116,7 @@ impl Writer {
                 return waiting.drain(..).for_each(|job| drop(job.reply.send(Err(failed.told()))));
             }
         };
-        let mut batch = Batch::after(turn.head().seq);
+        let mut batch = Batch::after(turn.head().seq, waiting.len());
         batch.judge(&Log { history: &self.shared.history(), store: &*self.shared.store }, waiting);
         let bundles = std::mem::take(&mut batch.bundles);
         let began = Instant::now();
@@ -183,14 +188,15 @@ impl Failed {
 }
 
 impl Batch {
-    fn after(head: u64) -> Self {
+    /// The batch that follows the record `head`, with room for the proposals that wait.
+    fn after(head: u64, waiting: usize) -> Self {
         Self {
             head,
             bytes: 0,
-            bundles: Vec::new(),
-            events: Vec::new(),
-            known: HashMap::new(),
-            answers: Vec::new(),
+            bundles: Vec::with_capacity(waiting),
+            events: Vec::with_capacity(waiting),
+            known: HashMap::with_capacity(waiting),
+            answers: Vec::with_capacity(waiting),
         }
     }
 
@@ -206,8 +212,11 @@ impl Batch {
                 Proposal::Given { id, events, fence } => {
                     self.take(log, &mut draft, id, events, fence.as_ref())
                 }
-                Proposal::Decided(decide) => decided(history.graph(), decide)
-                    .and_then(|events| self.take(log, &mut draft, None, events, None)),
+                Proposal::Decided(decide) => decided(history.graph(), decide).and_then(|proposed| {
+                    let decided = proposed.iter().map(|admitted| admitted.event.clone()).collect();
+                    let recorded = self.take(log, &mut draft, None, proposed, None)?;
+                    Ok(Recorded { decided, ..recorded })
+                }),
             };
             self.answers.push(Answer { reply: job.reply, outcome });
         }
@@ -219,72 +228,97 @@ impl Batch {
         log: &Log<'_>,
         draft: &mut Draft<'_>,
         id: Option<BundleId>,
-        events: Vec<Admitted>,
+        proposed: Vec<Admitted>,
         fence: Option<&Fence>,
     ) -> Result<Recorded, NotRecorded> {
-        let Sorted { fresh, known, seqs } = self.sort(log, events)?;
-        let (fresh, bodies): (Vec<Event>, Vec<CanonicalBody>) =
-            fresh.into_iter().map(|Admitted { event, body, .. }| (event, body)).unzip();
-        if let Some(first) = fresh.first() {
+        let taken = self.take_or_leave_a_trace(log, draft, id, proposed, fence);
+        if taken.is_err() {
+            self.known.retain(|_, seq| seq.0 <= self.head);
+        }
+        taken
+    }
+
+    /// Takes a proposal. When it is refused, ids of its events may be known that are nowhere.
+    fn take_or_leave_a_trace(
+        &mut self,
+        log: &Log<'_>,
+        draft: &mut Draft<'_>,
+        id: Option<BundleId>,
+        proposed: Vec<Admitted>,
+        fence: Option<&Fence>,
+    ) -> Result<Recorded, NotRecorded> {
+        let mut fresh = Fresh::with_room_for(proposed.len());
+        let mut seqs = Vec::with_capacity(proposed.len());
+        for admitted in proposed {
+            seqs.push(self.place(log, admitted, &mut fresh)?);
+        }
+        let Fresh { mut events, bodies } = fresh;
+        let count = events.len();
+        if let Some(first) = events.first() {
             let name = || BundleId::parse(first.event_id.as_str()).expect("every event id is a bundle id");
             let bundle = Unchained::new(id.unwrap_or_else(name), bodies)?;
             if let Some(fence) = fence {
                 fence.check_at(draft.attempt(&fence.attempt))?;
             }
-            draft.take(&fresh).map_err(|(index, refusal)| NotRecorded::Illegal {
+            draft.take(&events).map_err(|(index, refusal)| NotRecorded::Illegal {
                 index,
-                event_id: fresh[index].event_id.clone(),
+                event_id: events[index].event_id.clone(),
                 refusal,
             })?;
-            self.head += fresh.len() as u64;
+            self.head += count as u64;
             self.bytes += bundle.bodies().iter().map(|body| body.as_bytes().len()).sum::<usize>();
-            self.events.extend_from_slice(&fresh);
+            self.events.append(&mut events);
             self.bundles.push(bundle);
-            self.known.extend(known);
         }
-        Ok(Recorded { seqs, fresh, head: self.head })
+        Ok(Recorded { seqs, fresh: count, decided: Vec::new(), head: self.head })
     }
 
-    /// Tells new events from those that are recorded already, or are in this batch.
-    fn sort(&self, log: &Log<'_>, events: Vec<Admitted>) -> Result<Sorted, NotRecorded> {
-        let mut sorted =
-            Sorted { fresh: Vec::new(), known: HashMap::new(), seqs: Vec::with_capacity(events.len()) };
-        for admitted in events {
-            let event_id = &admitted.event.event_id;
-            let body = admitted.fingerprint;
-            let earlier = match self.known.get(event_id) {
-                Some((seq, known)) if *known == body => Earlier::Same(*seq),
-                Some((seq, _)) => Earlier::Other(*seq),
-                None => log.earlier(event_id, &body)?,
-            };
-            match earlier {
-                Earlier::Same(seq) => sorted.seqs.push(seq),
-                Earlier::Other(seq) => {
-                    return Err(NotRecorded::Conflict { event_id: event_id.clone(), seq });
+    /// Where an event is recorded already, or is in this batch, or will be: then it is one of the fresh ones.
+    fn place(
+        &mut self,
+        log: &Log<'_>,
+        Admitted { event, body }: Admitted,
+        fresh: &mut Fresh,
+    ) -> Result<Seq, NotRecorded> {
+        let event_id = &event.event_id;
+        if let Some(seq) = self.known.get(event_id).copied() {
+            let (before, conflict) = match seq.0.checked_sub(self.head + 1) {
+                Some(place) => {
+                    let place = usize::try_from(place).ok();
+                    let before = place.and_then(|place| fresh.bodies.get(place));
+                    (before, NotRecorded::Ambiguous { event_id: event_id.clone() })
                 }
-                Earlier::Never => match sorted.known.get(event_id) {
-                    Some((seq, known)) if *known == body => sorted.seqs.push(*seq),
-                    Some(_) => return Err(NotRecorded::Ambiguous { event_id: event_id.clone() }),
-                    None => {
-                        let seq = Seq(self.head + sorted.fresh.len() as u64 + 1);
-                        sorted.known.insert(event_id.clone(), (seq, body));
-                        sorted.seqs.push(seq);
-                        sorted.fresh.push(admitted);
-                    }
-                },
+                None => (self.body(seq), NotRecorded::Conflict { event_id: event_id.clone(), seq }),
+            };
+            return if before == Some(&body) { Ok(seq) } else { Err(conflict) };
+        }
+        match log.earlier(event_id, &body)? {
+            Earlier::Same(seq) => Ok(seq),
+            Earlier::Other(seq) => Err(NotRecorded::Conflict { event_id: event_id.clone(), seq }),
+            Earlier::Never => {
+                let seq = Seq(self.head + fresh.events.len() as u64 + 1);
+                self.known.insert(event_id.clone(), seq);
+                fresh.events.push(event);
+                fresh.bodies.push(body);
+                Ok(seq)
             }
         }
-        Ok(sorted)
+    }
+
+    /// The body of an event of this batch.
+    fn body(&self, seq: Seq) -> Option<&CanonicalBody> {
+        let after = (self.head - seq.0) as usize;
+        self.bundles.iter().rev().flat_map(|bundle| bundle.bodies().iter().rev()).nth(after)
     }
 }
 
 impl Log<'_> {
     /// Whether an event of this id was recorded, and with this body. Only one that was is read.
-    fn earlier(&self, id: &EventId, body: &Fingerprint) -> Result<Earlier, NotRecorded> {
+    fn earlier(&self, id: &EventId, body: &CanonicalBody) -> Result<Earlier, NotRecorded> {
         let Some(seq) = self.history.seq_of(id) else { return Ok(Earlier::Never) };
         let unread = |error: ReadError| NotRecorded::Unavailable { reason: error.to_string() };
         let record = self.store.read(seq.0, 1).map_err(unread)?.pop();
-        let is_same = record.is_some_and(|record| history::fingerprint(record.body()) == *body);
+        let is_same = record.is_some_and(|record| record.body() == body);
         Ok(if is_same { Earlier::Same(seq) } else { Earlier::Other(seq) })
     }
 }

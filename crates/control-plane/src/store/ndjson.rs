@@ -65,6 +65,8 @@ struct Writer {
     /// are to be set aside.
     unsettled: Option<Option<u64>>,
     poison: Option<String>,
+    /// What was written last: its room is used again.
+    lines: Lines,
 }
 
 /// Where each record is, as far as readers may know. Its lock is never held during input or output.
@@ -312,7 +314,8 @@ impl Turn for NdjsonTurn<'_> {
             return Ok(Vec::new());
         }
         let bundles = chained(writer.head, bundles);
-        let mut lines = Lines::default();
+        let mut lines = std::mem::take(&mut writer.lines);
+        lines.clear();
         bundles.iter().for_each(|bundle| bundle.encode(&mut lines));
         if writer.file.is_none() || writer.end >= store.segment_bytes {
             store.begin_segment(&mut writer)?;
@@ -324,6 +327,7 @@ impl Turn for NdjsonTurn<'_> {
         writer.end += lines.bytes.len() as u64;
         writer.head = bundles.last().expect("there is a bundle").head();
         store.publish(writer.head, &lines, written_at);
+        writer.lines = lines;
         Ok(bundles)
     }
 }
@@ -332,7 +336,8 @@ impl Writer {
     /// The writer that goes on where the index ends, once what is there is settled.
     fn unsettled(index: &Index, torn: Option<u64>) -> Self {
         let end = index.segments.last().map_or(0, |last| last.end);
-        Self { head: index.head, end, file: None, unsettled: Some(torn), poison: None }
+        let lines = Lines::default();
+        Self { head: index.head, end, file: None, unsettled: Some(torn), poison: None, lines }
     }
 
     /// Writes whole lines at the end and makes them durable, or leaves the end where it was, or poisons itself.

@@ -17,7 +17,7 @@ const IDLE_EXTRA: f64 = 0.000_3;
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// How many events are recorded under load
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1_000..=1_000_000))]
     events: u64,
     /// How many of them are under way at once
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=1_024))]
