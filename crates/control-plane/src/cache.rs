@@ -130,15 +130,49 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     Some(*first)
 }
 
-/// Numbers as eight bytes each.
+/// Numbers in as few bytes as each needs: seven bits in each byte, the lowest first, and the eighth says that more follow.
 pub(crate) fn numbers(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
-    numbers.into_iter().flat_map(u64::to_be_bytes).collect()
+    let mut bytes = Vec::new();
+    for mut number in numbers {
+        while number >= 0x80 {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+    }
+    bytes
 }
 
 /// The numbers that [`numbers`] wrote.
 pub(crate) fn read_numbers(bytes: &[u8]) -> Result<Vec<u64>, Unusable> {
-    let (numbers, []) = bytes.as_chunks() else {
-        return Err(Unusable::Content("its numbers are not whole".to_owned()));
-    };
-    Ok(numbers.iter().map(|number| u64::from_be_bytes(*number)).collect())
+    let mut numbers = Vec::with_capacity(bytes.len());
+    let (mut number, mut bits) = (0, 0);
+    for byte in bytes {
+        number |= u64::from(byte & 0x7f).checked_shl(bits).unwrap_or(0);
+        bits += 7;
+        if *byte < 0x80 {
+            numbers.push(number);
+            (number, bits) = (0, 0);
+        }
+    }
+    if bits == 0 { Ok(numbers) } else { Err(Unusable::Content("its numbers are not whole".to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_every_length_are_read_back() {
+        let all: Vec<u64> =
+            (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit]).chain([u64::MAX]).collect();
+        let bytes = numbers(all.iter().copied());
+        assert_eq!(read_numbers(&bytes).unwrap(), all);
+        assert!(read_numbers(&bytes[..bytes.len() - 1]).is_err());
+        assert_eq!(numbers([1, 127, 128]), [1, 127, 128, 1]);
+        // Not written by us, and yet no reason to panic.
+        assert!(
+            read_numbers(&[0xff; 40]).is_err() && read_numbers(&[&[0x80; 40][..], &[1]].concat()).is_ok()
+        );
+    }
 }

@@ -164,6 +164,12 @@ macro_rules! event_kinds {
                 match self { $(Self::$variant(_) => $name,)* }
             }
 
+            /// The place of its name in [`Self::TYPES`].
+            pub fn type_place(&self) -> usize {
+                enum Place { $($variant,)* }
+                match self { $(Self::$variant(_) => Place::$variant as usize,)* }
+            }
+
             /// Reads the payload of an event of the type `name`.
             fn of_type<'de, D: Deserializer<'de>>(name: &str, payload: D) -> Result<Self, D::Error> {
                 match name {

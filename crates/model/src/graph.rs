@@ -21,19 +21,23 @@ pub use self::entries::{
 };
 pub use self::image::{GraphParts, ImageError, Outline};
 use crate::event::Timestamp;
+use crate::sharing::{Index, List};
 use crate::{AttemptId, TargetId, TaskId};
 
 /// Everything that the log says, as it stands after its last event.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+///
+/// A copy is made at once, however much that is: it shares with the graph what neither has changed since.
+#[derive(Debug, Clone, Default)]
 pub struct Graph {
     head: u64,
     pause: Option<Pause>,
-    targets: BTreeMap<TargetId, Target>,
-    /// Shared with the copies that were made of the graph, until either changes.
-    tasks: BTreeMap<(TargetId, TaskId), Arc<Task>>,
-    attempts: BTreeMap<AttemptId, Arc<Attempt>>,
-    /// The order in which they were claimed; ids that were made in one millisecond do not tell.
-    claimed: Vec<AttemptId>,
+    targets: BTreeMap<TargetId, Arc<Target>>,
+    /// In the order in which they first appeared.
+    tasks: List<Arc<Task>>,
+    places_of_tasks: Index,
+    /// In the order of their claims, which ids that were made in one millisecond do not tell.
+    attempts: List<Arc<Attempt>>,
+    places_of_attempts: Index,
     /// The last rejection of each source, until its target is registered.
     rejections: BTreeMap<String, Rejection>,
     counts: Counts,
@@ -62,12 +66,12 @@ impl Graph {
 
     /// Every target, by id.
     pub fn targets(&self) -> impl Iterator<Item = (&TargetId, &Target)> {
-        self.targets.iter()
+        self.targets.iter().map(|(id, target)| (id, &**target))
     }
 
     /// One target.
     pub fn target(&self, id: &TargetId) -> Option<&Target> {
-        self.targets.get(id)
+        self.targets.get(id).map(|target| &**target)
     }
 
     /// The last rejection of each source whose target was not registered since.
@@ -81,31 +85,32 @@ impl Graph {
     }
 
     /// One task.
-    pub fn task(&self, target: &TargetId, task: &TaskId) -> Option<&Task> {
-        self.tasks.get(&(target.clone(), task.clone())).map(|task| &**task)
+    pub fn task(&self, target: &TargetId, id: &TaskId) -> Option<&Task> {
+        self.shared_task(target, id).map(|task| &**task)
+    }
+
+    /// The tasks of a target that were ever in its backlog, in the order in which they appeared.
+    pub fn tasks_of(&self, target: &TargetId) -> impl Iterator<Item = &Task> {
+        let places = self.targets.get(target).into_iter().flat_map(|target| target.tasks.iter());
+        places.filter_map(|place| self.tasks.get(*place).map(|task| &**task))
     }
 
     /// The tasks of a target that are in its backlog, in file order.
     pub fn backlog<'a>(&'a self, target: &'a TargetId) -> Vec<(&'a TaskId, &'a Task)> {
-        let ids = self.targets.get(target).map(|t| &t.tasks);
-        let mut tasks: Vec<_> = ids
-            .into_iter()
-            .flatten()
-            .filter_map(|id| self.task(target, id).map(|task| (id, task)))
-            .filter(|(_, task)| !task.is_removed)
-            .collect();
-        tasks.sort_by_key(|(_, task)| task.facts.position);
+        let tasks = self.tasks_of(target).filter(|task| !task.is_removed);
+        let mut tasks: Vec<_> = tasks.map(|task| (&task.id, task)).collect();
+        tasks.sort_by_key(|(id, task)| (task.facts.position, *id));
         tasks
     }
 
     /// One attempt.
     pub fn attempt(&self, id: &AttemptId) -> Option<&Attempt> {
-        self.attempts.get(id).map(|attempt| &**attempt)
+        self.shared_attempt(id).map(|attempt| &**attempt)
     }
 
     /// Every attempt, oldest first.
     pub fn attempts(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
-        self.claimed.iter().filter_map(|id| self.attempt(id))
+        self.attempts.iter().map(|attempt| &**attempt)
     }
 
     /// The attempts at a task, oldest first.
@@ -124,5 +129,37 @@ impl Graph {
             .filter(|attempt| target.is_none_or(|target| attempt.target_id == *target))
             .map(Attempt::committed_micro_usd)
             .sum()
+    }
+
+    fn shared_task(&self, target: &TargetId, id: &TaskId) -> Option<&Arc<Task>> {
+        self.tasks.get(self.place_of_task(target, id)?)
+    }
+
+    fn place_of_task(&self, target: &TargetId, id: &TaskId) -> Option<usize> {
+        let is_there = |task: &Arc<Task>| task.id == *id && task.target_id == *target;
+        self.places_of_tasks.find(&(target, id), |place| self.tasks.get(place).is_some_and(is_there))
+    }
+
+    /// Adds a task that is not there yet. Answers its place.
+    fn add_task(&mut self, task: Arc<Task>) -> usize {
+        let place = self.tasks.len();
+        self.places_of_tasks.push(&(&task.target_id, &task.id));
+        self.tasks.push(task);
+        place
+    }
+
+    fn shared_attempt(&self, id: &AttemptId) -> Option<&Arc<Attempt>> {
+        self.attempts.get(self.place_of_attempt(id)?)
+    }
+
+    fn place_of_attempt(&self, id: &AttemptId) -> Option<usize> {
+        let is_there = |attempt: &Arc<Attempt>| attempt.id == *id;
+        self.places_of_attempts.find(id, |place| self.attempts.get(place).is_some_and(is_there))
+    }
+
+    /// Adds an attempt that is not there yet.
+    fn add_attempt(&mut self, attempt: Arc<Attempt>) {
+        self.places_of_attempts.push(&attempt.id);
+        self.attempts.push(attempt);
     }
 }

@@ -21,6 +21,7 @@ pub mod pattern;
 pub mod rules;
 pub mod secrets;
 pub mod select;
+pub mod sharing;
 
 pub use attempt::{AttemptState, FailureClass, FailureReason, Stage};
 pub use change::{

@@ -59,7 +59,8 @@ impl Folding {
 fn fold(mut history: History, batches: &Receiver<Vec<Record>>) -> Result<History, UnknownRecord> {
     for record in batches.iter().flatten() {
         let event = event_of(&record)?;
-        history.apply(&record, event);
+        history.fold(&record, event);
     }
+    history.find_ids();
     Ok(history)
 }

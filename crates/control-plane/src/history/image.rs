@@ -1,13 +1,17 @@
 //! A history as pieces of bytes, and back. The same history has the same pieces, however it came to be.
+//!
+//! What follows from other parts is not in them: where something stands is found out anew.
 
-use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use journal::ChainHash;
 use model::graph::{Attempt, GraphParts, Outline, Task};
-use model::{Event, EventKind, Graph, TargetId, TaskId};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use model::sharing::{Index, List};
+use model::{Event, EventKind, Graph, TargetId};
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{History, IdKey, Recent};
 use crate::cache::{Cached, Unusable, numbers, read_numbers};
@@ -17,14 +21,10 @@ use crate::cache::{Cached, Unusable, numbers, read_numbers};
 struct Frame {
     graph: Outline,
     recent: Vec<(u64, [u8; 32], [u8; 32], Event)>,
-}
-
-/// Where events are, each list by its name.
-#[derive(Serialize, Deserialize)]
-struct Lists {
-    targets: Vec<(TargetId, Vec<u64>)>,
-    tasks: Vec<(TaskId, Vec<u64>)>,
-    types: Vec<(String, Vec<u64>)>,
+    /// What the numbers in the column of types mean.
+    types: Vec<String>,
+    /// What the numbers in the column of targets mean.
+    targets: Vec<TargetId>,
 }
 
 impl History {
@@ -34,38 +34,42 @@ impl History {
         let recent = self.recent.iter().map(|Recent { seq, hash, prev_hash, event }| {
             (*seq, *hash.as_bytes(), *prev_hash.as_bytes(), event.clone())
         });
-        let frame = Frame { graph: outline, recent: recent.collect() };
-        let lists = Lists {
-            targets: sorted(&self.by_target),
-            tasks: sorted(&self.by_task),
-            types: sorted(&self.by_type).into_iter().map(|(name, list)| (name.to_owned(), list)).collect(),
+        let frame = Frame {
+            graph: outline,
+            recent: recent.collect(),
+            types: EventKind::TYPES.iter().map(ToString::to_string).collect(),
+            targets: self.by_target.keys().cloned().collect(),
         };
-        let tasks: Vec<_> = tasks.iter().map(|(target, id, task)| (target, id, &**task)).collect();
+        let tasks: Vec<&Task> = tasks.iter().map(|task| &**task).collect();
         let attempts: Vec<&Attempt> = attempts.iter().map(|attempt| &**attempt).collect();
         Ok(vec![
             rmp_serde::to_vec_named(&frame)?,
-            rmp_serde::to_vec_named(&lists)?,
             rmp_serde::to_vec_named(&tasks)?,
             rmp_serde::to_vec_named(&attempts)?,
-            self.ids_in_order(),
-            numbers(self.times.iter().map(|time| time.cast_unsigned())),
+            self.ids.iter().flatten().copied().collect(),
+            numbers(differences(&self.times)),
+            numbers(self.column_of(self.by_type.iter())),
+            numbers(self.column_of(self.by_target.values())),
         ])
     }
 
-    /// The keys of the event ids, in the order in which they were recorded.
-    fn ids_in_order(&self) -> Vec<u8> {
-        let mut ids = vec![0; self.known.len() * size_of::<IdKey>()];
-        let (places, _) = ids.as_chunks_mut();
-        for (id, seq) in &self.known {
-            places[usize::try_from(seq.0).unwrap_or(usize::MAX) - 1] = *id;
+    /// For each record the number of the list that has it, counted from 1; 0 where none has.
+    fn column_of<'a>(&self, lists: impl Iterator<Item = &'a List<u64>>) -> Vec<u64> {
+        let mut column = vec![0; self.ids.len()];
+        for (list, number) in lists.zip(1..) {
+            for seq in list.iter() {
+                column[usize::try_from(*seq).unwrap_or(usize::MAX) - 1] = number;
+            }
         }
-        ids
+        column
     }
 
     /// A history that says something else of one record.
     #[cfg(test)]
     pub(crate) fn with_another_time(mut self, seq: usize) -> Self {
-        self.times[seq - 1] += 1;
+        if let Some(time) = self.times.get_mut(seq - 1) {
+            *time += 1;
+        }
         self
     }
 
@@ -73,49 +77,70 @@ impl History {
     pub(crate) fn from_pieces(cached: &Cached, first: usize) -> Result<Self, Unusable> {
         // Attempts are about as much work as everything else together.
         let (attempts, rest) = std::thread::scope(|scope| {
-            let attempts = scope.spawn(|| decoded::<Vec<Arced<Attempt>>>(cached.piece(first + 3)?));
+            let attempts = scope.spawn(|| decoded::<Shared<Attempt>>(cached.piece(first + 2)?));
             let rest = Self::without_attempts(cached, first);
             (attempts.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), rest)
         });
         let (mut parts, history) = rest?;
-        parts.attempts = attempts?.into_iter().map(|Arced(attempt)| attempt).collect();
+        parts.attempts = attempts?.0;
         let graph = Graph::from_parts(parts).map_err(|problem| Unusable::Content(problem.to_string()))?;
-        if graph.head() as usize != history.times.len() || graph.head() as usize != history.known.len() {
+        if graph.head() as usize != history.ids.len() || graph.head() as usize != history.times.len() {
             return Err(Unusable::Content("its parts are of different lengths".to_owned()));
         }
         Ok(Self { graph, ..history })
     }
 
     fn without_attempts(cached: &Cached, first: usize) -> Result<(GraphParts, Self), Unusable> {
-        let Frame { graph, recent } = decoded(cached.piece(first)?)?;
-        let Lists { targets, tasks: by_task, types } = decoded(cached.piece(first + 1)?)?;
-        let tasks: Vec<(TargetId, TaskId, Arced<Task>)> = decoded(cached.piece(first + 2)?)?;
-        let tasks = tasks.into_iter().map(|(target, id, Arced(task))| (target, id, task)).collect();
-        let (ids, _) = cached.piece(first + 4)?.as_chunks::<{ size_of::<IdKey>() }>();
-        let times = read_numbers(cached.piece(first + 5)?)?;
+        let Frame { graph, recent, types, targets } = decoded(cached.piece(first)?)?;
+        if types != EventKind::TYPES {
+            return Err(Unusable::Content("it has other types of events".to_owned()));
+        }
+        let Shared(tasks) = decoded(cached.piece(first + 1)?)?;
+        let (ids, places_of_ids) = ids_of(cached.piece(first + 3)?);
+        let times = summed(&read_numbers(cached.piece(first + 4)?)?);
+        let by_type = lists_of(&read_numbers(cached.piece(first + 5)?)?, types.len())?;
+        let by_target = lists_of(&read_numbers(cached.piece(first + 6)?)?, targets.len())?;
         let recent = recent.into_iter().map(|(seq, hash, prev_hash, event)| {
             let (hash, prev_hash) = (ChainHash::from_bytes(hash), ChainHash::from_bytes(prev_hash));
             Recent { seq, hash, prev_hash, event }
         });
         let history = Self {
             graph: Graph::default(),
-            known: ids.iter().copied().zip((1..).map(model::Seq)).collect(),
-            by_target: targets.into_iter().collect(),
-            by_task: by_task.into_iter().collect(),
-            by_type: types.into_iter().map(named).collect::<Result<_, _>>()?,
-            times: times.into_iter().map(u64::cast_signed).collect(),
-            recent: recent.collect::<VecDeque<_>>(),
+            ids,
+            places_of_ids,
+            times,
+            by_target: targets.into_iter().zip(by_target).collect(),
+            by_type,
+            recent: recent.collect(),
         };
-        Ok((GraphParts { outline: graph, tasks, attempts: Vec::new() }, history))
+        Ok((GraphParts { outline: graph, tasks, attempts: List::default() }, history))
     }
 }
 
-/// What is shared once it was read.
-struct Arced<T>(Arc<T>);
+/// A list of what is shared once it was read.
+struct Shared<T>(List<Arc<T>>);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Arced<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        T::deserialize(deserializer).map(|value| Self(Arc::new(value)))
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Shared<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Elements<T> {
+            type Value = Shared<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Shared<T>, A::Error> {
+                let mut list = List::default();
+                while let Some(element) = elements.next_element()? {
+                    list.push(Arc::new(element));
+                }
+                Ok(Shared(list))
+            }
+        }
+
+        deserializer.deserialize_seq(Elements(PhantomData))
     }
 }
 
@@ -123,14 +148,54 @@ fn decoded<T: DeserializeOwned>(piece: &[u8]) -> Result<T, Unusable> {
     rmp_serde::from_slice(piece).map_err(|problem| Unusable::Content(problem.to_string()))
 }
 
-fn named((name, list): (String, Vec<u64>)) -> Result<(&'static str, Vec<u64>), Unusable> {
-    let known = EventKind::TYPES.iter().find(|known| **known == name);
-    let unknown = || Unusable::Content(format!("`{name}` is not an event type"));
-    known.map(|known| (*known, list)).ok_or_else(unknown)
+fn ids_of(piece: &[u8]) -> (List<IdKey>, Index) {
+    let (keys, _) = piece.as_chunks::<{ size_of::<IdKey>() }>();
+    let mut places = Index::default();
+    places.extend(keys.iter());
+    (keys.iter().copied().collect(), places)
 }
 
-fn sorted<K: Clone + Ord>(lists: &HashMap<K, Vec<u64>>) -> Vec<(K, Vec<u64>)> {
-    let mut lists: Vec<_> = lists.iter().map(|(key, list)| (key.clone(), list.clone())).collect();
-    lists.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-    lists
+/// The lists, so many, that a column tells of.
+fn lists_of(column: &[u64], count: usize) -> Result<Vec<List<u64>>, Unusable> {
+    let mut lists = vec![List::default(); count];
+    for (number, seq) in column.iter().zip(1..) {
+        let place = usize::try_from(*number).ok().and_then(|number| number.checked_sub(1));
+        let list = place.map(|place| lists.get_mut(place));
+        if let Some(list) = list {
+            list.ok_or_else(|| Unusable::Content("a record is in a list that is not there".to_owned()))?
+                .push(seq);
+        }
+    }
+    Ok(lists)
+}
+
+/// By how much each time is later than the one before it; a little earlier is a little too.
+fn differences(times: &List<i64>) -> impl Iterator<Item = u64> {
+    let mut last = 0_i64;
+    times.iter().map(move |time| {
+        let difference = time.wrapping_sub(last);
+        last = *time;
+        (difference << 1 ^ difference >> 63).cast_unsigned()
+    })
+}
+
+fn summed(differences: &[u64]) -> List<i64> {
+    let mut last = 0_i64;
+    let time = |difference: &u64| {
+        last = last.wrapping_add((difference >> 1).cast_signed() ^ -(difference & 1).cast_signed());
+        last
+    };
+    differences.iter().map(time).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_every_kind_are_read_back() {
+        let times: List<i64> = [0, 1, -1, i64::MAX, i64::MIN, 1_767_225_600_000_000].into_iter().collect();
+        let differences: Vec<u64> = differences(&times).collect();
+        assert!(summed(&differences).iter().eq(times.iter()));
+    }
 }

@@ -107,7 +107,7 @@ impl Graph {
         let Some(task) = self.task(target, task_id) else {
             return Err(Refusal::UnknownTask { target: target.clone(), task: task_id.clone() });
         };
-        if self.attempts.contains_key(attempt) {
+        if self.attempt(attempt).is_some() {
             return illegal("an attempt of that id exists");
         }
         if self.target(target).is_some_and(|target| target.unregistered.is_some()) {

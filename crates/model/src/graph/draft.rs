@@ -25,24 +25,27 @@ impl Graph {
         Self { head: self.head, pause: self.pause.clone(), counts: self.counts.clone(), ..Self::default() }
     }
 
-    /// Copies from `base` what `event` can touch and is not here yet.
+    /// Takes from `base` what `event` can touch and is not here yet.
     fn widen(&mut self, base: &Self, event: &Event) {
         let Event { subject, .. } = event;
         let Some(target_id) = &subject.target_id else { return };
         if let (None, Some(target)) = (self.targets.get(target_id), base.targets.get(target_id)) {
-            self.targets.insert(target_id.clone(), target.clone());
+            self.targets.insert(target_id.clone(), Arc::new(target.alone()));
         }
         let Some(task_id) = &subject.task_id else { return };
-        let key = (target_id.clone(), task_id.clone());
-        if let (None, Some(task)) = (self.tasks.get(&key), base.tasks.get(&key)) {
-            for attempt in task.attempts.iter().filter_map(|id| base.attempts.get(id)) {
-                self.attempts.entry(attempt.id.clone()).or_insert_with(|| Arc::clone(attempt));
-            }
-            self.tasks.insert(key, Arc::clone(task));
+        if let (None, Some(task)) = (self.task(target_id, task_id), base.shared_task(target_id, task_id)) {
+            task.attempts.iter().for_each(|id| self.widen_by_attempt(base, id));
+            self.add_task(Arc::clone(task));
         }
         // An attempt that belongs to another task than the event says must be found, to be refused.
-        if let Some(attempt) = subject.attempt_id.as_ref().and_then(|id| base.attempts.get(id)) {
-            self.attempts.entry(attempt.id.clone()).or_insert_with(|| Arc::clone(attempt));
+        if let Some(id) = &subject.attempt_id {
+            self.widen_by_attempt(base, id);
+        }
+    }
+
+    fn widen_by_attempt(&mut self, base: &Self, id: &AttemptId) {
+        if let (None, Some(attempt)) = (self.attempt(id), base.shared_attempt(id)) {
+            self.add_attempt(Arc::clone(attempt));
         }
     }
 }

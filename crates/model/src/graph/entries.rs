@@ -10,6 +10,7 @@ use crate::event::{
     AttemptCreated, AttemptLaunched, BacklogUpdated, ChangePermitted, TargetRegistered, TargetRejected,
     TaskFacts, Timestamp, Usage,
 };
+use crate::sharing::List;
 use crate::{ActorId, AttemptId, BranchName, CommitId, Epoch, Seq, TargetId, TaskId};
 
 /// How much of everything there is; kept as events arrive.
@@ -65,7 +66,7 @@ pub struct Rejection {
 }
 
 /// A registered repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Target {
     /// The documents as last registered.
     pub registered: TargetRegistered,
@@ -75,8 +76,8 @@ pub struct Target {
     pub pause: Option<Pause>,
     /// That and why a human took it out of operation, until it is registered again.
     pub unregistered: Option<Unregistration>,
-    /// Its tasks that were ever in the backlog.
-    pub tasks: BTreeSet<TaskId>,
+    /// The places of its tasks that were ever in the backlog.
+    pub(super) tasks: List<usize>,
     /// Its attempts that are not terminal.
     pub live: BTreeSet<AttemptId>,
     /// Its attempts whose pull request is open.
@@ -86,12 +87,16 @@ pub struct Target {
 /// A task as the backlog last had it, and what was tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
+    /// Its target.
+    pub target_id: TargetId,
+    /// Its name.
+    pub id: TaskId,
     /// What the backlog says.
     pub facts: TaskFacts,
     /// Whether a human took it out of the backlog.
     pub is_removed: bool,
-    /// The last event about the task itself; its attempts have their own.
-    pub last_event: Seq,
+    /// Every event about the task itself, oldest first; its attempts have their own.
+    pub events: Vec<Seq>,
     /// Its attempts, oldest first.
     pub attempts: Vec<AttemptId>,
     /// What became of the last write-back of its completion.
@@ -208,6 +213,38 @@ pub enum PullRequestState {
     },
 }
 
+impl Target {
+    /// The target without its tasks and attempts.
+    pub(super) fn alone(&self) -> Self {
+        let Self { registered, registered_at, pause, unregistered, tasks: _, live: _, in_review: _ } = self;
+        Self {
+            pause: pause.clone(),
+            unregistered: unregistered.clone(),
+            ..Self::new(registered.clone(), *registered_at)
+        }
+    }
+
+    /// A target that was just registered for the first time.
+    pub(super) fn new(registered: TargetRegistered, at: Timestamp) -> Self {
+        Self {
+            registered,
+            registered_at: at,
+            pause: None,
+            unregistered: None,
+            tasks: List::default(),
+            live: BTreeSet::new(),
+            in_review: BTreeSet::new(),
+        }
+    }
+}
+
+impl Task {
+    /// The last event about the task itself.
+    pub fn last_event(&self) -> Seq {
+        self.events.last().copied().unwrap_or(Seq(0))
+    }
+}
+
 impl Attempt {
     /// Whether its pull request waits for a human.
     pub fn is_in_review(&self) -> bool {
@@ -246,6 +283,13 @@ impl Counts {
         if let Some(count) = self.attempts_by_state.get_mut(before.as_str()) {
             *count -= 1;
         }
-        *self.attempts_by_state.entry(after.to_string()).or_default() += 1;
+        self.entered(after);
+    }
+
+    pub(super) fn entered(&mut self, state: AttemptState) {
+        match self.attempts_by_state.get_mut(state.as_str()) {
+            Some(count) => *count += 1,
+            None => drop(self.attempts_by_state.insert(state.to_string(), 1)),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! How a graph takes in an event that was admitted. Nothing is judged here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
@@ -44,23 +44,16 @@ impl Graph {
             let counts = &mut self.counts;
             let target = self.targets.entry(id.clone()).or_insert_with(|| {
                 counts.targets += 1;
-                Target {
-                    registered: registered.clone(),
-                    registered_at: event.timestamp,
-                    pause: None,
-                    unregistered: None,
-                    tasks: BTreeSet::new(),
-                    live: BTreeSet::new(),
-                    in_review: BTreeSet::new(),
-                }
+                Arc::new(Target::new(registered.clone(), event.timestamp))
             });
+            let target = Arc::make_mut(target);
             target.registered = registered.clone();
             target.registered_at = event.timestamp;
             target.unregistered = None;
             self.rejections.retain(|_, rejection| rejection.target_id.as_ref() != Some(id));
         } else if let EventKind::TargetRejected(rejected) = &event.kind {
             self.reject(Some(id), rejected, event.timestamp);
-        } else if let Some(target) = self.targets.get_mut(id) {
+        } else if let Some(target) = self.targets.get_mut(id).map(Arc::make_mut) {
             if let EventKind::TargetUnregistered(why) = &event.kind {
                 target.unregistered = Some(Unregistration {
                     by: event.actor_id.clone(),
@@ -75,62 +68,67 @@ impl Graph {
 
     fn apply_to_task(&mut self, target_id: &TargetId, task_id: &TaskId, event: &Event) {
         let seq = Seq(self.head);
-        let key = (target_id.clone(), task_id.clone());
-        if let EventKind::TaskCreated(facts) | EventKind::TaskUpdated(facts) = &event.kind {
-            if let Some(target) = self.targets.get_mut(target_id) {
-                target.tasks.insert(task_id.clone());
-            }
-            let counts = &mut self.counts;
-            let task = self.tasks.entry(key).or_insert_with(|| {
-                counts.tasks += 1;
-                Arc::new(Task {
-                    facts: facts.clone(),
-                    is_removed: false,
-                    last_event: seq,
-                    attempts: Vec::new(),
-                    write_back: None,
-                })
-            });
-            let task = Arc::make_mut(task);
-            task.facts = facts.clone();
-            task.is_removed = false;
-            task.last_event = seq;
-        } else if let Some(task) = self.tasks.get_mut(&key).map(Arc::make_mut) {
-            task.last_event = seq;
-            if let EventKind::TaskRemoved(_) = &event.kind {
+        let place = self.place_of_task(target_id, task_id);
+        let known = place.and_then(|place| self.tasks.get_mut(place)).map(Arc::make_mut);
+        if let Some(task) = known {
+            task.events.push(seq);
+            if let EventKind::TaskCreated(facts) | EventKind::TaskUpdated(facts) = &event.kind {
+                task.facts = facts.clone();
+                task.is_removed = false;
+            } else if let EventKind::TaskRemoved(_) = &event.kind {
                 task.is_removed = true;
             } else if let EventKind::BacklogUpdated(updated) = &event.kind {
                 task.write_back = Some(updated.clone());
+            }
+        } else if let EventKind::TaskCreated(facts) | EventKind::TaskUpdated(facts) = &event.kind {
+            let place = self.add_task(Arc::new(Task {
+                target_id: target_id.clone(),
+                id: task_id.clone(),
+                facts: facts.clone(),
+                is_removed: false,
+                events: vec![seq],
+                attempts: Vec::new(),
+                write_back: None,
+            }));
+            self.counts.tasks += 1;
+            if let Some(target) = self.targets.get_mut(target_id).map(Arc::make_mut) {
+                target.tasks.push(place);
             }
         }
     }
 
     fn apply_to_attempt(&mut self, id: &AttemptId, event: &Event) {
-        let seq = Seq(self.head);
         if let EventKind::AttemptCreated(created) = &event.kind {
             self.insert_attempt(id, created, event);
         }
-        let Some(attempt) = self.attempts.get_mut(id).map(Arc::make_mut) else { return };
-        attempt.events.push(seq);
-        let before = attempt.state;
-        let was_in_review = attempt.is_in_review();
+        let place = self.place_of_attempt(id);
+        let known = place.and_then(|place| self.attempts.get_mut(place)).map(Arc::make_mut);
+        let Some(attempt) = known else { return };
+        attempt.events.push(Seq(self.head));
+        let before = (attempt.state, attempt.is_in_review());
         step(attempt, event, &mut self.counts);
-        let (after, is_in_review) = (attempt.state, attempt.is_in_review());
-        if let Some(target) = self.targets.get_mut(&attempt.target_id) {
-            if after.is_terminal() {
-                target.live.remove(id);
-            }
-            if is_in_review && !was_in_review {
-                target.in_review.insert(id.clone());
-            } else if was_in_review && !is_in_review {
-                target.in_review.remove(id);
-            }
+        let after = (attempt.state, attempt.is_in_review());
+        if before == after {
+            return;
         }
-        if before != after {
-            if after.is_terminal() {
+        if before.0 != after.0 {
+            self.counts.moved(before.0, after.0);
+            if after.0.is_terminal() {
                 attempt.ended_at = Some(event.timestamp);
             }
-            self.counts.moved(before, after);
+        }
+        // A target is copied when it is changed, if it is shared; most steps change nothing of it.
+        let is_news = after.0.is_terminal() || before.1 != after.1;
+        if let Some(target) = self.targets.get_mut(&attempt.target_id).filter(|_| is_news) {
+            let target = Arc::make_mut(target);
+            if after.0.is_terminal() {
+                target.live.remove(id);
+            }
+            if after.1 {
+                target.in_review.insert(id.clone());
+            } else {
+                target.in_review.remove(id);
+            }
         }
     }
 
@@ -138,15 +136,16 @@ impl Graph {
         let Subject { target_id: Some(target_id), task_id: Some(task_id), .. } = event.subject.clone() else {
             unreachable!("the subject of attempt.created was checked when the event was made");
         };
-        if let Some(task) = self.tasks.get_mut(&(target_id.clone(), task_id.clone())).map(Arc::make_mut) {
+        let task = self.place_of_task(&target_id, &task_id).and_then(|place| self.tasks.get_mut(place));
+        if let Some(task) = task.map(Arc::make_mut) {
             task.attempts.push(id.clone());
         }
-        if let Some(target) = self.targets.get_mut(&target_id) {
+        if let Some(target) = self.targets.get_mut(&target_id).map(Arc::make_mut) {
             target.live.insert(id.clone());
         }
         self.counts.attempts += 1;
-        *self.counts.attempts_by_state.entry(AttemptState::Created.to_string()).or_default() += 1;
-        let attempt = Attempt {
+        self.counts.entered(AttemptState::Created);
+        self.add_attempt(Arc::new(Attempt {
             id: id.clone(),
             target_id,
             task_id,
@@ -166,9 +165,7 @@ impl Graph {
             invalidated: None,
             usage: Usage::default(),
             events: Vec::new(),
-        };
-        self.attempts.insert(id.clone(), Arc::new(attempt));
-        self.claimed.push(id.clone());
+        }));
     }
 }
 
