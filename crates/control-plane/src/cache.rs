@@ -12,6 +12,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
+use model::compact::Compact;
 use sha2::{Digest, Sha256};
 
 use crate::durable;
@@ -124,55 +125,24 @@ impl Cached {
     }
 }
 
+/// Values as a piece, one after the other.
+pub(crate) fn column<T: Compact>(values: impl IntoIterator<Item = T>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    values.into_iter().for_each(|value| value.write(&mut bytes));
+    bytes
+}
+
+/// The values that [`column`] wrote, up to the first that cannot be read.
+pub(crate) fn values_of<T: Compact>(mut piece: &[u8]) -> impl Iterator<Item = Result<T, Unusable>> {
+    std::iter::from_fn(move || (!piece.is_empty()).then(|| T::read(&mut piece).ok_or_else(unreadable)))
+}
+
+fn unreadable() -> Unusable {
+    Unusable::Content("some of it cannot be read".to_owned())
+}
+
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (first, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
     Some(*first)
-}
-
-/// Numbers in as few bytes as each needs: seven bits in each byte, the lowest first, and the eighth says that more follow.
-pub(crate) fn numbers(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for mut number in numbers {
-        while number >= 0x80 {
-            bytes.push(number as u8 | 0x80);
-            number >>= 7;
-        }
-        bytes.push(number as u8);
-    }
-    bytes
-}
-
-/// The numbers that [`numbers`] wrote.
-pub(crate) fn read_numbers(bytes: &[u8]) -> Result<Vec<u64>, Unusable> {
-    let mut numbers = Vec::with_capacity(bytes.len());
-    let (mut number, mut bits) = (0, 0);
-    for byte in bytes {
-        number |= u64::from(byte & 0x7f).checked_shl(bits).unwrap_or(0);
-        bits += 7;
-        if *byte < 0x80 {
-            numbers.push(number);
-            (number, bits) = (0, 0);
-        }
-    }
-    if bits == 0 { Ok(numbers) } else { Err(Unusable::Content("its numbers are not whole".to_owned())) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_of_every_length_are_read_back() {
-        let all: Vec<u64> =
-            (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit]).chain([u64::MAX]).collect();
-        let bytes = numbers(all.iter().copied());
-        assert_eq!(read_numbers(&bytes).unwrap(), all);
-        assert!(read_numbers(&bytes[..bytes.len() - 1]).is_err());
-        assert_eq!(numbers([1, 127, 128]), [1, 127, 128, 1]);
-        // Not written by us, and yet no reason to panic.
-        assert!(
-            read_numbers(&[0xff; 40]).is_err() && read_numbers(&[&[0x80; 40][..], &[1]].concat()).is_ok()
-        );
-    }
 }

@@ -12,7 +12,7 @@ use model::sharing::{Index, List};
 use model::{AttemptId, Digest, Event, EventId, EventKind, Graph, Seq, TargetId, TaskId};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use self::folding::Folding;
+pub(crate) use self::folding::fold_while;
 
 /// How many of the newest events are kept at hand.
 const RECENT: usize = 20;

@@ -11,6 +11,7 @@
 
 pub mod attempt;
 pub mod change;
+pub mod compact;
 pub mod documents;
 pub mod event;
 pub mod graph;

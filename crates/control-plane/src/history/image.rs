@@ -2,19 +2,19 @@
 //!
 //! What follows from other parts is not in them: where something stands is found out anew.
 
-use std::fmt;
-use std::marker::PhantomData;
-use std::sync::Arc;
-
 use journal::ChainHash;
-use model::graph::{Attempt, GraphParts, Outline, Task};
+use model::graph::{GraphParts, Outline};
 use model::sharing::{Index, List};
 use model::{Event, EventKind, Graph, TargetId};
-use serde::de::{DeserializeOwned, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::{History, IdKey, Recent};
-use crate::cache::{Cached, Unusable, numbers, read_numbers};
+use crate::cache::{Cached, Unusable, column, values_of};
+
+/// One part in so many of the attempts is read with everything else, the others beside it by another thread, so that
+/// both have as much to do.
+const BESIDE: usize = 3;
 
 /// What there is one or few of.
 #[derive(Serialize, Deserialize)]
@@ -40,28 +40,28 @@ impl History {
             types: EventKind::TYPES.iter().map(ToString::to_string).collect(),
             targets: self.by_target.keys().cloned().collect(),
         };
-        let tasks: Vec<&Task> = tasks.iter().map(|task| &**task).collect();
-        let attempts: Vec<&Attempt> = attempts.iter().map(|attempt| &**attempt).collect();
+        let beside = attempts.len() / BESIDE;
         Ok(vec![
             rmp_serde::to_vec_named(&frame)?,
-            rmp_serde::to_vec_named(&tasks)?,
-            rmp_serde::to_vec_named(&attempts)?,
+            column(tasks.iter().cloned()),
+            column(attempts.iter().take(beside).cloned()),
+            column(attempts.iter_from(beside).cloned()),
             self.ids.iter().flatten().copied().collect(),
-            numbers(differences(&self.times)),
-            numbers(self.column_of(self.by_type.iter())),
-            numbers(self.column_of(self.by_target.values())),
+            column(differences(&self.times)),
+            column(self.numbers_of(self.by_type.iter())),
+            column(self.numbers_of(self.by_target.values())),
         ])
     }
 
     /// For each record the number of the list that has it, counted from 1; 0 where none has.
-    fn column_of<'a>(&self, lists: impl Iterator<Item = &'a List<u64>>) -> Vec<u64> {
-        let mut column = vec![0; self.ids.len()];
+    fn numbers_of<'a>(&self, lists: impl Iterator<Item = &'a List<u64>>) -> Vec<u64> {
+        let mut numbers = vec![0; self.ids.len()];
         for (list, number) in lists.zip(1..) {
             for seq in list.iter() {
-                column[usize::try_from(*seq).unwrap_or(usize::MAX) - 1] = number;
+                numbers[usize::try_from(*seq).unwrap_or(usize::MAX) - 1] = number;
             }
         }
-        column
+        numbers
     }
 
     /// A history that says something else of one record.
@@ -75,31 +75,40 @@ impl History {
 
     /// The history that the pieces from `first` on are of.
     pub(crate) fn from_pieces(cached: &Cached, first: usize) -> Result<Self, Unusable> {
-        // Attempts are about as much work as everything else together.
         let (attempts, rest) = std::thread::scope(|scope| {
-            let attempts = scope.spawn(|| decoded::<Shared<Attempt>>(cached.piece(first + 2)?));
-            let rest = Self::without_attempts(cached, first);
-            (attempts.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), rest)
+            let rest = scope.spawn(|| Self::without_most_attempts(cached, first));
+            let attempts =
+                cached.piece(first + 3).and_then(|piece| values_of(piece).collect::<Result<Vec<_>, _>>());
+            (attempts, rest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let (mut parts, history) = rest?;
-        parts.attempts = attempts?.0;
+        parts.attempts.extend(attempts?);
         let graph = Graph::from_parts(parts).map_err(|problem| Unusable::Content(problem.to_string()))?;
-        if graph.head() as usize != history.ids.len() || graph.head() as usize != history.times.len() {
-            return Err(Unusable::Content("its parts are of different lengths".to_owned()));
-        }
-        Ok(Self { graph, ..history })
+        let history = Self { graph, ..history };
+        let is_whole = history.is_of_one_length();
+        is_whole.then_some(history).ok_or(Unusable::Content("its parts are of different lengths".to_owned()))
     }
 
-    fn without_attempts(cached: &Cached, first: usize) -> Result<(GraphParts, Self), Unusable> {
+    /// Whether all that is kept of each record is kept of the same ones.
+    fn is_of_one_length(&self) -> bool {
+        let typed = self.by_type.iter().map(List::len).sum();
+        let lengths: [usize; 3] = [self.ids.len(), self.times.len(), typed];
+        let head = self.graph.head();
+        lengths.iter().all(|length| *length as u64 == head)
+            && self.by_target.values().all(|list| list.last().is_none_or(|seq| *seq <= head))
+    }
+
+    fn without_most_attempts(cached: &Cached, first: usize) -> Result<(GraphParts, Self), Unusable> {
         let Frame { graph, recent, types, targets } = decoded(cached.piece(first)?)?;
         if types != EventKind::TYPES {
             return Err(Unusable::Content("it has other types of events".to_owned()));
         }
-        let Shared(tasks) = decoded(cached.piece(first + 1)?)?;
-        let (ids, places_of_ids) = ids_of(cached.piece(first + 3)?);
-        let times = summed(&read_numbers(cached.piece(first + 4)?)?);
-        let by_type = lists_of(&read_numbers(cached.piece(first + 5)?)?, types.len())?;
-        let by_target = lists_of(&read_numbers(cached.piece(first + 6)?)?, targets.len())?;
+        let tasks = values_of(cached.piece(first + 1)?).collect::<Result<_, _>>()?;
+        let attempts = values_of(cached.piece(first + 2)?).collect::<Result<_, _>>()?;
+        let (ids, places_of_ids) = ids_of(cached.piece(first + 4)?);
+        let times = summed(cached.piece(first + 5)?)?;
+        let by_type = lists_of(cached.piece(first + 6)?, types.len())?;
+        let by_target = lists_of(cached.piece(first + 7)?, targets.len())?;
         let recent = recent.into_iter().map(|(seq, hash, prev_hash, event)| {
             let (hash, prev_hash) = (ChainHash::from_bytes(hash), ChainHash::from_bytes(prev_hash));
             Recent { seq, hash, prev_hash, event }
@@ -113,34 +122,7 @@ impl History {
             by_type,
             recent: recent.collect(),
         };
-        Ok((GraphParts { outline: graph, tasks, attempts: List::default() }, history))
-    }
-}
-
-/// A list of what is shared once it was read.
-struct Shared<T>(List<Arc<T>>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Shared<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Elements<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Elements<T> {
-            type Value = Shared<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Shared<T>, A::Error> {
-                let mut list = List::default();
-                while let Some(element) = elements.next_element()? {
-                    list.push(Arc::new(element));
-                }
-                Ok(Shared(list))
-            }
-        }
-
-        deserializer.deserialize_seq(Elements(PhantomData))
+        Ok((GraphParts { outline: graph, tasks, attempts }, history))
     }
 }
 
@@ -156,36 +138,30 @@ fn ids_of(piece: &[u8]) -> (List<IdKey>, Index) {
 }
 
 /// The lists, so many, that a column tells of.
-fn lists_of(column: &[u64], count: usize) -> Result<Vec<List<u64>>, Unusable> {
+fn lists_of(column: &[u8], count: usize) -> Result<Vec<List<u64>>, Unusable> {
     let mut lists = vec![List::default(); count];
-    for (number, seq) in column.iter().zip(1..) {
-        let place = usize::try_from(*number).ok().and_then(|number| number.checked_sub(1));
-        let list = place.map(|place| lists.get_mut(place));
-        if let Some(list) = list {
-            list.ok_or_else(|| Unusable::Content("a record is in a list that is not there".to_owned()))?
-                .push(seq);
-        }
+    for (number, seq) in values_of::<u64>(column).zip(1..) {
+        let Some(place) = number?.checked_sub(1) else { continue };
+        let list = usize::try_from(place).ok().and_then(|place| lists.get_mut(place));
+        let unknown = || Unusable::Content("a record is in a list that is not there".to_owned());
+        list.ok_or_else(unknown)?.push(seq);
     }
     Ok(lists)
 }
 
-/// By how much each time is later than the one before it; a little earlier is a little too.
-fn differences(times: &List<i64>) -> impl Iterator<Item = u64> {
-    let mut last = 0_i64;
-    times.iter().map(move |time| {
-        let difference = time.wrapping_sub(last);
-        last = *time;
-        (difference << 1 ^ difference >> 63).cast_unsigned()
-    })
+/// By how much each time is later than the one before it, which takes few bytes.
+fn differences(times: &List<i64>) -> impl Iterator<Item = i64> {
+    let before = std::iter::once(&0).chain(times.iter());
+    times.iter().zip(before).map(|(time, before)| time.wrapping_sub(*before))
 }
 
-fn summed(differences: &[u64]) -> List<i64> {
-    let mut last = 0_i64;
-    let time = |difference: &u64| {
-        last = last.wrapping_add((difference >> 1).cast_signed() ^ -(difference & 1).cast_signed());
-        last
+fn summed(differences: &[u8]) -> Result<List<i64>, Unusable> {
+    let mut time = 0_i64;
+    let add = |difference: Result<i64, Unusable>| {
+        time = time.wrapping_add(difference?);
+        Ok(time)
     };
-    differences.iter().map(time).collect()
+    values_of(differences).map(add).collect()
 }
 
 #[cfg(test)]
@@ -195,7 +171,6 @@ mod tests {
     #[test]
     fn times_of_every_kind_are_read_back() {
         let times: List<i64> = [0, 1, -1, i64::MAX, i64::MIN, 1_767_225_600_000_000].into_iter().collect();
-        let differences: Vec<u64> = differences(&times).collect();
-        assert!(summed(&differences).iter().eq(times.iter()));
+        assert!(summed(&column(differences(&times))).unwrap().iter().eq(times.iter()));
     }
 }

@@ -85,7 +85,7 @@ pub struct Target {
 }
 
 /// A task as the backlog last had it, and what was tried.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
     /// Its target.
     pub target_id: TargetId,
@@ -104,7 +104,7 @@ pub struct Task {
 }
 
 /// One attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     /// Its id.
     pub id: AttemptId,

@@ -5,10 +5,19 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, Counts, Graph, Pause, Rejection, Target, Task, Unregistration};
-use crate::TargetId;
-use crate::event::{TargetRegistered, Timestamp};
+use super::{
+    Attempt, Counts, Failure, Graph, Invalidation, Pause, PullRequest, PullRequestState, Rejection, Target,
+    Task, Unregistration,
+};
+use crate::attempt::{AttemptState, FailureReason, Stage};
+use crate::compact::{Compact, compact_fields, compact_variants};
+use crate::documents::{Priority, Status};
+use crate::event::{
+    AttemptCreated, AttemptLaunched, BacklogUpdated, ChangePermitted, FileRecord, TargetRegistered,
+    TaskFacts, Timestamp, Usage, WriteBackOutcome,
+};
 use crate::sharing::List;
+use crate::{CommitId, TargetId};
 
 /// All of a graph. The same graph has the same parts.
 #[derive(Debug, Clone)]
@@ -42,7 +51,7 @@ struct TargetOutline {
 
 /// Parts that are no graph.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the parts are not in the order of a graph, or one is there twice")]
+#[error("the parts are not in the order of a graph")]
 pub struct ImageError;
 
 impl Graph {
@@ -76,24 +85,19 @@ impl Graph {
         let targets = targets.into_iter().map(|(id, outline)| (id, Target::of(outline)));
         let mut targets = in_order(targets.collect())?;
         let mut graph = Self { head, pause, rejections: in_order(rejections)?, counts, ..Self::default() };
-        for task in tasks.iter() {
-            if graph.task(&task.target_id, &task.id).is_some() {
-                return Err(ImageError);
-            }
-            let place = graph.add_task(Arc::clone(task));
+        graph.places_of_tasks.extend(tasks.iter().map(|task| (&task.target_id, &task.id)));
+        for (place, task) in tasks.iter().enumerate() {
             if let Some(target) = targets.get_mut(&task.target_id) {
                 target.tasks.push(place);
             }
         }
+        graph.places_of_attempts.extend(attempts.iter().map(|attempt| &attempt.id));
         for attempt in attempts.iter() {
-            if graph.attempt(&attempt.id).is_some() {
-                return Err(ImageError);
-            }
-            graph.add_attempt(Arc::clone(attempt));
             if let Some(target) = targets.get_mut(&attempt.target_id) {
                 target.know(attempt);
             }
         }
+        (graph.tasks, graph.attempts) = (tasks, attempts);
         graph.targets = targets.into_iter().map(|(id, target)| (id, Arc::new(target))).collect();
         Ok(graph)
     }
@@ -131,5 +135,77 @@ fn in_order<K: Ord, V>(entries: Vec<(K, V)>) -> Result<BTreeMap<K, V>, ImageErro
         Ok(entries.into_iter().collect())
     } else {
         Err(ImageError)
+    }
+}
+
+compact_fields! {
+    Task { target_id, id, facts, is_removed, events, attempts, write_back }
+    TaskFacts {
+        revision, commit, title, scope, priority, position, status, blocked_reason, depends_on,
+        allowed_paths, max_attempts, agent,
+    }
+    BacklogUpdated { outcome, attempt_id, commit, detail }
+    Attempt {
+        id, target_id, task_id, created, created_at, started_at, ended_at, state, epoch, launcher,
+        launched, candidate, is_pushed, publish_not_before, failure, pull_request, invalidated, usage,
+        events,
+    }
+    AttemptCreated {
+        n, task_revision, base_commit, branch, contract_digest, policy_digest, operator_policy_digest,
+        agent, model, version, timeout_seconds, budget_micro_usd,
+    }
+    AttemptLaunched { epoch, name, uid }
+    ChangePermitted { round, candidate, files, omitted, patch_bytes, ignored_files }
+    FileRecord { path, change, added_lines, removed_lines, rule }
+    Failure { stage, reason, detail, at }
+    Invalidation { by, reason, at }
+    PullRequest { number, url, branch, commit, title, state, human_owned, reviews }
+    Usage { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, turns, cost_micro_usd }
+}
+
+compact_variants! {
+    AttemptState {
+        Created, Started, Candidate, Verified, Published, Completed, Failed, Cancelled, Lost,
+        Superseded,
+    }
+    Stage { Prepare, Agent, Gate, Checks, Publish }
+    FailureReason {
+        NoChange, ScopeViolation, ProtectedPath, ChangeTooLarge, SecretFound, InvariantFailed,
+        InvariantFailedOnBase, BudgetExceeded, TimedOut, Stuck, ModelRefusal, ProviderUnavailable,
+        ProviderSpendLimit, SandboxUnavailable, ConfigInvalid, BaseMovedConflict, PublishFailed,
+        Cancelled, Lost, Internal,
+    }
+    Priority { Low, Medium, High }
+    Status { Pending, Completed, Blocked }
+    WriteBackOutcome { Committed, AlreadyDone, PullRequest, Skipped }
+}
+
+impl Compact for PullRequestState {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Open => 0_u64.write(bytes),
+            Self::Merged { by, commit, approved_by } => {
+                1_u64.write(bytes);
+                by.write(bytes);
+                commit.write(bytes);
+                approved_by.write(bytes);
+            }
+            Self::Closed { by } => {
+                2_u64.write(bytes);
+                by.write(bytes);
+            }
+        }
+    }
+
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
+        match u64::read(bytes)? {
+            0 => Some(Self::Open),
+            1 => {
+                let (by, commit) = (String::read(bytes)?, CommitId::read(bytes)?);
+                Some(Self::Merged { by, commit, approved_by: Vec::read(bytes)? })
+            }
+            2 => Some(Self::Closed { by: String::read(bytes)? }),
+            _ => None,
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use super::{Index, Segment, segment_name};
-use crate::cache::{Format, Unusable, numbers, read_numbers};
+use crate::cache::{Format, Unusable, column, values_of};
 
 const FORMAT: Format = Format("leviathan-index-v2");
 
@@ -24,7 +24,7 @@ pub(super) fn keep(folder: &Path, index: &RwLock<Index>, to: u64) -> io::Result<
     };
     for Places { first, offsets, end } in new {
         let count = offsets.len();
-        FORMAT.write(&file(folder, first), &[&numbers([first, end]), &numbers(lengths(&offsets))])?;
+        FORMAT.write(&file(folder, first), &[&column([first, end]), &column(lengths(&offsets))])?;
         let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(segment) = index.segments.iter_mut().find(|segment| segment.first == first) {
             segment.kept = count;
@@ -39,8 +39,8 @@ pub(super) fn read(folder: &Path, path: &Path, first: u64) -> Result<Segment, Un
         return Err(Unusable::Foreign("a segment is missing"));
     }
     let kept = FORMAT.read(&file(folder, first))?;
-    let (ends, lengths) = (read_numbers(kept.piece(0)?)?, read_numbers(kept.piece(1)?)?);
-    let offsets = offsets(&lengths);
+    let ends = values_of(kept.piece(0)?).collect::<Result<Vec<u64>, _>>()?;
+    let offsets = offsets(kept.piece(1)?)?;
     let [begins, end] = ends[..] else { return Err(Unusable::Content("it names no segment".to_owned())) };
     let is_ordered =
         offsets.is_sorted_by(|one, next| one < next) && offsets.last().is_some_and(|last| *last < end);
@@ -57,12 +57,13 @@ fn lengths(offsets: &[u64]) -> impl Iterator<Item = u64> {
     offsets.iter().zip(before).map(|(offset, before)| offset.wrapping_sub(*before))
 }
 
-fn offsets(lengths: &[u64]) -> Vec<u64> {
-    let add = |offset: &mut u64, length: &u64| {
-        *offset = offset.wrapping_add(*length);
-        Some(*offset)
+fn offsets(lengths: &[u8]) -> Result<Vec<u64>, Unusable> {
+    let mut offset = 0_u64;
+    let add = |length: Result<u64, Unusable>| {
+        offset = offset.wrapping_add(length?);
+        Ok(offset)
     };
-    lengths.iter().scan(0, add).collect()
+    values_of(lengths).map(add).collect()
 }
 
 impl Segment {
