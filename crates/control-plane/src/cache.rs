@@ -12,6 +12,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
+use model::compact::Compact;
 use sha2::{Digest, Sha256};
 
 use crate::durable;
@@ -124,21 +125,24 @@ impl Cached {
     }
 }
 
+/// Values as a piece, one after the other.
+pub(crate) fn column<T: Compact>(values: impl IntoIterator<Item = T>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    values.into_iter().for_each(|value| value.write(&mut bytes));
+    bytes
+}
+
+/// The values that [`column`] wrote, up to the first that cannot be read.
+pub(crate) fn values_of<T: Compact>(mut piece: &[u8]) -> impl Iterator<Item = Result<T, Unusable>> {
+    std::iter::from_fn(move || (!piece.is_empty()).then(|| T::read(&mut piece).ok_or_else(unreadable)))
+}
+
+fn unreadable() -> Unusable {
+    Unusable::Content("some of it cannot be read".to_owned())
+}
+
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (first, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
     Some(*first)
-}
-
-/// Numbers as eight bytes each.
-pub(crate) fn numbers(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
-    numbers.into_iter().flat_map(u64::to_be_bytes).collect()
-}
-
-/// The numbers that [`numbers`] wrote.
-pub(crate) fn read_numbers(bytes: &[u8]) -> Result<Vec<u64>, Unusable> {
-    let (numbers, []) = bytes.as_chunks() else {
-        return Err(Unusable::Content("its numbers are not whole".to_owned()));
-    };
-    Ok(numbers.iter().map(|number| u64::from_be_bytes(*number)).collect())
 }

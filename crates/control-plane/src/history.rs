@@ -3,30 +3,32 @@
 mod folding;
 mod image;
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
+use std::collections::{BTreeMap, VecDeque};
 
 use api::types::{EventsQuery, RecordedEvent};
 use journal::{ChainHash, Head, Record};
 use model::event::Timestamp;
-use model::{AttemptId, Digest, Event, EventId, Graph, Seq, TargetId, TaskId};
+use model::sharing::{Index, List};
+use model::{AttemptId, Digest, Event, EventId, EventKind, Graph, Seq, TargetId, TaskId};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use self::folding::Folding;
+pub(crate) use self::folding::fold_while;
 
 /// How many of the newest events are kept at hand.
 const RECENT: usize = 20;
 
-/// The fold of every record so far.
-#[derive(Default, Clone)]
+/// The fold of every record so far. A copy is made at once: it shares with the history what neither has changed since.
+#[derive(Clone)]
 pub(crate) struct History {
     graph: Graph,
-    known: HashMap<IdKey, Seq>,
-    by_target: HashMap<TargetId, Vec<u64>>,
-    by_task: HashMap<TaskId, Vec<u64>>,
-    by_type: HashMap<&'static str, Vec<u64>>,
-    /// The timestamp of each record, in microseconds; the first is that of seq 1.
-    times: Vec<i64>,
+    /// What the event id of each record is known by; the first is that of seq 1.
+    ids: List<IdKey>,
+    places_of_ids: Index,
+    /// The timestamp of each record, in microseconds.
+    times: List<i64>,
+    by_target: BTreeMap<TargetId, List<u64>>,
+    /// One list for each of [`EventKind::TYPES`].
+    by_type: Vec<List<u64>>,
     recent: VecDeque<Recent>,
 }
 
@@ -53,21 +55,32 @@ pub(crate) struct UnknownRecord {
 impl History {
     /// Takes in the next record, whose event the caller has at hand.
     pub(crate) fn apply(&mut self, record: &Record, event: Event) {
+        self.fold(record, event);
+        self.find_ids();
+    }
+
+    /// The same for one of many records. Its id is found after [`Self::find_ids`].
+    fn fold(&mut self, record: &Record, event: Event) {
         let seq = record.seq();
         self.graph.apply(&event);
         debug_assert_eq!(self.graph.head(), seq, "every record is applied once, in order");
-        self.known.insert(key_of(&event.event_id), Seq(seq));
+        self.ids.push(key_of(&event.event_id));
         if let Some(target) = &event.subject.target_id {
-            list_of(&mut self.by_target, target).push(seq);
+            match self.by_target.get_mut(target) {
+                Some(list) => list.push(seq),
+                None => drop(self.by_target.insert(target.clone(), List::from_iter([seq]))),
+            }
         }
-        if let Some(task) = &event.subject.task_id {
-            list_of(&mut self.by_task, task).push(seq);
-        }
-        self.by_type.entry(event.kind.event_type()).or_default().push(seq);
+        self.by_type[event.kind.type_place()].push(seq);
         self.times.push(event.timestamp.moment().as_microsecond());
         self.recent.truncate(RECENT - 1);
         let (hash, prev_hash) = (record.hash(), record.prev_hash());
         self.recent.push_front(Recent { seq, hash, prev_hash, event });
+    }
+
+    /// Lets all ids be found.
+    fn find_ids(&mut self) {
+        self.places_of_ids.extend(self.ids.iter_from(self.places_of_ids.len()));
     }
 
     /// The last record; `None` while there is none.
@@ -89,25 +102,23 @@ impl History {
 
     /// The place of an event.
     pub(crate) fn seq_of(&self, id: &EventId) -> Option<Seq> {
-        self.known.get(&key_of(id)).copied()
+        let key = key_of(id);
+        let place = self.places_of_ids.find(&key, |place| self.ids.get(place) == Some(&key));
+        place.map(|place| Seq(place as u64 + 1))
     }
 
     /// The seqs of at most `limit` events that fit the filters of `query`, in the order of the log.
     pub(crate) fn find(&self, query: &EventsQuery, limit: usize) -> Vec<u64> {
         let first = query.after.unwrap_or(0).saturating_add(1);
         let newest = query.newest.unwrap_or(false);
-        let of_attempt = query.attempt.as_ref().map(|id| self.of_attempt(id));
-        let lists = self.lists(query, of_attempt.as_deref());
+        let lists = self.lists(query);
         let in_time = |seq: &u64| self.is_in_time(query, *seq);
         let Some(shortest) = lists.iter().min_by_key(|list| list.len()) else {
             let all = (first..=self.graph.head()).filter(in_time);
             return if newest { last_of(all.rev(), limit) } else { all.take(limit).collect() };
         };
-        let fitting = shortest[shortest.partition_point(|seq| *seq < first)..]
-            .iter()
-            .copied()
-            .filter(|seq| lists.iter().all(|list| list.binary_search(seq).is_ok()))
-            .filter(in_time);
+        let fitting =
+            shortest.iter_from(first).filter(|seq| lists.iter().all(|list| list.has(*seq))).filter(in_time);
         if newest { last_of(fitting.rev(), limit) } else { fitting.take(limit).collect() }
     }
 
@@ -121,18 +132,89 @@ impl History {
         })
     }
 
-    /// One sorted list of seqs for each filter of `query`.
-    fn lists<'a>(&'a self, query: &EventsQuery, of_attempt: Option<&'a [u64]>) -> Vec<&'a [u64]> {
-        let of_task = query.task.as_ref().map(|task| self.by_task.get(task));
-        let of_target = query.target.as_ref().map(|target| self.by_target.get(target));
-        let of_type = query.event_type.as_ref().map(|name| self.by_type.get(name.as_str()));
-        let lists = [of_task, of_target, of_type].into_iter().flatten();
-        of_attempt.into_iter().chain(lists.map(|list| list.map_or(&[][..], Vec::as_slice))).collect()
+    /// One list for each filter of `query`.
+    fn lists(&self, query: &EventsQuery) -> Vec<Seqs<'_>> {
+        let of_target = |target| Seqs::kept(self.by_target.get(target));
+        let of_type = |name: &String| {
+            let place = EventKind::TYPES.iter().position(|known| known == name);
+            Seqs::kept(place.and_then(|place| self.by_type.get(place)))
+        };
+        let lists = [
+            query.attempt.as_ref().map(|attempt| self.of_attempt(attempt)),
+            query.task.as_ref().map(|task| self.of_task(task)),
+            query.target.as_ref().map(of_target),
+            query.event_type.as_ref().map(of_type),
+        ];
+        lists.into_iter().flatten().collect()
     }
 
-    fn of_attempt(&self, id: &AttemptId) -> Vec<u64> {
-        let attempt = self.graph.attempt(id);
-        attempt.into_iter().flat_map(|attempt| attempt.events.iter().map(|seq| seq.0)).collect()
+    fn of_attempt(&self, id: &AttemptId) -> Seqs<'_> {
+        Seqs::gathered(self.graph.attempt(id).into_iter().flat_map(|attempt| &attempt.events))
+    }
+
+    /// The events of the tasks that have this name, and of their attempts.
+    fn of_task(&self, id: &TaskId) -> Seqs<'_> {
+        let tasks = self.graph.targets().filter_map(|(target, _)| self.graph.task(target, id));
+        Seqs::gathered(tasks.flat_map(|task| {
+            let attempts = self.graph.attempts_at(task).flat_map(|attempt| &attempt.events);
+            task.events.iter().chain(attempts)
+        }))
+    }
+}
+
+/// Seqs in the order of the log.
+enum Seqs<'a> {
+    Kept(&'a List<u64>),
+    Gathered(Vec<u64>),
+}
+
+impl<'a> Seqs<'a> {
+    fn kept(list: Option<&'a List<u64>>) -> Self {
+        list.map_or_else(|| Self::Gathered(Vec::new()), Self::Kept)
+    }
+
+    fn gathered(seqs: impl Iterator<Item = &'a Seq>) -> Self {
+        let mut seqs: Vec<u64> = seqs.map(|seq| seq.0).collect();
+        seqs.sort_unstable();
+        Self::Gathered(seqs)
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Kept(list) => list.len(),
+            Self::Gathered(seqs) => seqs.len(),
+        }
+    }
+
+    fn has(&self, seq: u64) -> bool {
+        match self {
+            Self::Kept(list) => list.get(list.partition_point(|one| *one < seq)) == Some(&seq),
+            Self::Gathered(seqs) => seqs.binary_search(&seq).is_ok(),
+        }
+    }
+
+    /// Those from `first` on.
+    fn iter_from(&self, first: u64) -> Box<dyn DoubleEndedIterator<Item = u64> + '_> {
+        match self {
+            Self::Kept(list) => Box::new(list.iter_from(list.partition_point(|seq| *seq < first)).copied()),
+            Self::Gathered(seqs) => {
+                Box::new(seqs[seqs.partition_point(|seq| *seq < first)..].iter().copied())
+            }
+        }
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            graph: Graph::default(),
+            ids: List::default(),
+            places_of_ids: Index::default(),
+            times: List::default(),
+            by_target: BTreeMap::new(),
+            by_type: vec![List::default(); EventKind::TYPES.len()],
+            recent: VecDeque::new(),
+        }
     }
 }
 
@@ -157,14 +239,6 @@ fn recorded(seq: u64, hash: ChainHash, prev_hash: ChainHash, event: Event) -> Re
 fn key_of(id: &EventId) -> IdKey {
     let digest: [u8; 32] = Sha256::digest(id.as_str().as_bytes()).into();
     *digest.first_chunk().expect("half of it is there")
-}
-
-/// The list of `key`, which is copied only when the list is new.
-fn list_of<'a, K: Clone + Eq + Hash>(lists: &'a mut HashMap<K, Vec<u64>>, key: &K) -> &'a mut Vec<u64> {
-    if !lists.contains_key(key) {
-        lists.insert(key.clone(), Vec::new());
-    }
-    lists.get_mut(key).expect("it is there, or was just inserted")
 }
 
 fn last_of(newest_first: impl Iterator<Item = u64>, limit: usize) -> Vec<u64> {

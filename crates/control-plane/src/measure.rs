@@ -83,13 +83,25 @@ pub struct Replay {
     pub verify_by_two: f64,
     /// Seconds to hash the same bytes and nothing else.
     pub hash: f64,
-    /// Seconds of single durable events on this log.
+    /// What it is asked, and the same of a log of [`SHORT`] events, in turns.
+    pub asked: Asked,
+    /// See above.
+    pub asked_short: Asked,
+}
+
+/// How long a control plane takes for single things, in seconds, each round.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// One durable event.
     pub appends: Vec<f64>,
-    /// Seconds of the summary's numbers.
+    /// The summary's numbers.
     pub summaries: Vec<f64>,
-    /// Seconds of finding the events of one attempt.
+    /// Finding the events of one attempt.
     pub finds: Vec<f64>,
 }
+
+/// How many events the log has with which a long one is compared.
+pub const SHORT: u64 = 1_000;
 
 /// Records `events` events through a ledger on files in `folder`, `in_flight` at once.
 ///
@@ -164,8 +176,9 @@ pub async fn idle(folder: &Path, rounds: usize) -> anyhow::Result<Idle> {
 ///
 /// When the folder cannot be written.
 pub async fn replay(folder: &Path, events: u64) -> anyhow::Result<Replay> {
-    let journal = folder.join(format!("replay-{events}"));
+    let journal = folder.join("replay");
     let attempt = make(&journal, events)?;
+    warm(&journal)?;
     let bytes = bytes_of(&journal)?;
     let (verify, hash) = verified(&journal)?;
     let verify_by_two = verified_by(2, &journal)?;
@@ -191,16 +204,17 @@ pub async fn replay(folder: &Path, events: u64) -> anyhow::Result<Replay> {
     let verified_behind = began.elapsed().as_secs_f64();
     ensure!(verdict == Verdict::Holds, "nobody stopped the verification");
 
-    let mut appends = Vec::new();
-    for n in 0..300 {
-        let admitted = Admitted::of(lives::pause(n))?;
-        let began = Instant::now();
-        ledger.ingest(None, vec![admitted], None).await?;
-        appends.push(began.elapsed().as_secs_f64());
+    let short = folder.join("replay-short");
+    let attempt_of_short = make(&short, SHORT)?;
+    let (short_ledger, short_thread) = start(&short)?;
+    let (mut asked, mut asked_short) = (Asked::default(), Asked::default());
+    for n in 0..ROUNDS {
+        asked_short.ask(&short_ledger, n, &attempt_of_short).await?;
+        asked.ask(&ledger, n, &attempt).await?;
     }
-    let query = EventsQuery { attempt: Some(attempt), ..EventsQuery::default() };
-    let summaries = repeated(|| ledger.history().graph().counts().clone().attempts);
-    let finds = repeated(|| ledger.history().find(&query, 1_000).len());
+    drop(short_ledger);
+    end(short_thread)?;
+    std::fs::remove_dir_all(&short)?;
     drop(ledger);
     end(thread)?;
     std::fs::remove_dir_all(&journal)?;
@@ -219,10 +233,34 @@ pub async fn replay(folder: &Path, events: u64) -> anyhow::Result<Replay> {
         verify,
         verify_by_two,
         hash,
-        appends,
-        summaries,
-        finds,
+        asked,
+        asked_short,
     })
+}
+
+/// How often each log is asked.
+const ROUNDS: u64 = 300;
+
+impl Asked {
+    async fn ask(&mut self, ledger: &Ledger, n: u64, attempt: &AttemptId) -> anyhow::Result<()> {
+        let admitted = Admitted::of(lives::pause(n))?;
+        let began = Instant::now();
+        ledger.ingest(None, vec![admitted], None).await?;
+        self.appends.push(began.elapsed().as_secs_f64());
+        let query = EventsQuery { attempt: Some(attempt.clone()), ..EventsQuery::default() };
+        self.summaries.push(repeated(|| ledger.history().graph().counts().clone().attempts));
+        self.finds.push(repeated(|| ledger.history().find(&query, 1_000).len()));
+        Ok(())
+    }
+}
+
+/// Waits until the files are on the disk, and reads them once, so that neither is measured with what comes after.
+fn warm(journal: &Path) -> anyhow::Result<()> {
+    for path in segments_in(journal)? {
+        File::open(&path)?.sync_all()?;
+        std::hint::black_box(std::fs::read(&path)?);
+    }
+    Ok(())
 }
 
 fn start(journal: &Path) -> anyhow::Result<(Ledger, std::thread::JoinHandle<()>)> {
@@ -391,16 +429,13 @@ fn raw_writes(path: &Path, bytes: usize, time: Duration) -> anyhow::Result<Vec<f
     Ok(seconds)
 }
 
-/// What a question takes; each sample is of a thousand questions.
-fn repeated<T>(mut question: impl FnMut() -> T) -> Vec<f64> {
-    let sample = |_| {
-        let began = Instant::now();
-        for _ in 0..1_000 {
-            std::hint::black_box(question());
-        }
-        began.elapsed().as_secs_f64() / 1_000.0
-    };
-    (0..21).map(sample).collect()
+/// What a question takes, on average of a hundred.
+fn repeated<T>(mut question: impl FnMut() -> T) -> f64 {
+    let began = Instant::now();
+    for _ in 0..100 {
+        std::hint::black_box(question());
+    }
+    began.elapsed().as_secs_f64() / 100.0
 }
 
 fn processor_seconds() -> f64 {

@@ -25,7 +25,7 @@ use crate::ledger::Ledger;
 use crate::store::Opening;
 use crate::verification::Verified;
 
-const FORMAT: Format = Format("leviathan-snapshot-v1");
+const FORMAT: Format = Format("leviathan-snapshot-v2");
 
 /// A log of fewer records is read whole in no time.
 const LEAST: u64 = 10_000;

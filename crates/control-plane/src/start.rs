@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::history::{Folding, History};
+use crate::history::{History, fold_while};
 use crate::snapshots::{Claim, Resumed, Snapshots};
 use crate::store::{NdjsonStore, Opening};
 
@@ -24,9 +24,8 @@ fn read(mut opening: Opening, folder: &Path) -> anyhow::Result<Started> {
     let resumed = Snapshots::of(folder).resume(&mut opening);
     let (history, claim) =
         resumed.map_or_else(Default::default, |Resumed { history, claim }| (history, Some(claim)));
-    let mut folding = Folding::begin(history)?;
-    let store = opening.read(&mut |records| folding.take(records))?;
-    Ok(Started { store, history: folding.end()?, claim })
+    let (store, history) = fold_while(history, |take| opening.read(take))?;
+    Ok(Started { store: store?, history: history?, claim })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use anyhow::Context;
 
-use crate::history::{Folding, History};
+use crate::history::{History, fold_while};
 use crate::ledger::Ledger;
 use crate::snapshots::Claim;
 use crate::store::Unread;
@@ -92,15 +92,15 @@ pub(crate) fn verify(
     verified: &Verified,
     stop: &AtomicBool,
 ) -> anyhow::Result<Verdict> {
-    let mut folding = Folding::begin(History::default())?;
-    let read = unread.verify(&mut |records| {
-        if let Some(last) = records.last() {
-            verified.to.store(last.seq(), Ordering::Relaxed);
-        }
-        folding.take(records);
-        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    let history = folding.end();
+    let (read, history) = fold_while(History::default(), |take| {
+        unread.verify(&mut |records| {
+            if let Some(last) = records.last() {
+                verified.to.store(last.seq(), Ordering::Relaxed);
+            }
+            take(records);
+            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+    })?;
     if read?.is_break() {
         return Ok(Verdict::Stopped);
     }

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::spelling;
 
@@ -21,8 +22,13 @@ pub const MAX_DEPTH: usize = 64;
 const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
 
 /// A JSON object in canonical spelling. These bytes are hashed and kept; they are never written anew.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct CanonicalBody(Box<str>);
+///
+/// A copy shares them. Bodies that were read together share one text, which stays in memory for the last of them.
+#[derive(Clone)]
+pub struct CanonicalBody {
+    text: Arc<str>,
+    place: Range<usize>,
+}
 
 /// Why some bytes cannot be the body of an event, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,36 +94,58 @@ impl CanonicalBody {
         let out = String::with_capacity(text.len().min(MAX_BODY_BYTES));
         let mut writer = Writer { text, at: 0, out, members: Vec::new() };
         writer.document()?;
-        Ok(Self(writer.out.into_boxed_str()))
+        Ok(Self::whole(&writer.out))
     }
 
     /// Accepts bytes that are in canonical spelling already, and no others.
     pub fn from_canonical(json: &[u8]) -> Result<Self, BodyError> {
+        Self::check(json).map(Self::whole)
+    }
+
+    /// The text of bytes that are in canonical spelling.
+    pub(crate) fn check(json: &[u8]) -> Result<&str, BodyError> {
         if let Some(text) = std::str::from_utf8(json).ok().filter(|text| spelling::is_canonical(text)) {
-            return Ok(Self(text.into()));
+            return Ok(text);
         }
         let body = Self::admit(json)?;
-        if body.as_bytes() == json {
-            return Ok(body);
-        }
-        let position = body.as_bytes().iter().zip(json).take_while(|(ours, theirs)| ours == theirs).count();
-        Err(BodyError { problem: BodyProblem::NotCanonical, position })
+        let matching = body.as_bytes().iter().zip(json).take_while(|(ours, theirs)| ours == theirs).count();
+        let different = BodyError { problem: BodyProblem::NotCanonical, position: matching };
+        let is_canonical = body.as_bytes() == json;
+        std::str::from_utf8(json).ok().filter(|_| is_canonical).ok_or(different)
+    }
+
+    /// A body that [`Self::check`] has seen.
+    pub(crate) fn whole(text: &str) -> Self {
+        Self { place: 0..text.len(), text: text.into() }
+    }
+
+    /// The same, of one that stands in a longer text.
+    pub(crate) fn within(text: &Arc<str>, place: Range<usize>) -> Self {
+        Self { text: Arc::clone(text), place }
     }
 
     /// The canonical JSON text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text[self.place.clone()]
     }
 
     /// The canonical bytes: what is hashed.
     pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+        self.as_str().as_bytes()
     }
 }
 
+impl PartialEq for CanonicalBody {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for CanonicalBody {}
+
 impl fmt::Debug for CanonicalBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 

@@ -22,10 +22,16 @@ pub struct Head {
 /// One body at its place in the log. Its hash is right by construction: no other can be built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    seq: u64,
-    prev_hash: ChainHash,
-    hash: ChainHash,
+    link: Link,
     body: CanonicalBody,
+}
+
+/// What a record is beside its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) seq: u64,
+    pub(crate) prev_hash: ChainHash,
+    pub(crate) hash: ChainHash,
 }
 
 /// The value of each lower-case hexadecimal digit, and 255 for every other byte.
@@ -95,26 +101,46 @@ impl Head {
     }
 }
 
+impl Link {
+    /// That of the record that follows `head` with this body.
+    pub(crate) fn after(head: Head, body: &str) -> Self {
+        let seq = head.seq + 1;
+        Self { seq, prev_hash: head.hash, hash: record_hash(head.hash, seq, body) }
+    }
+
+    pub(crate) fn head(&self) -> Head {
+        Head { seq: self.seq, hash: self.hash }
+    }
+
+    pub(crate) fn follows(&self, head: Head) -> bool {
+        Some(self.seq) == head.seq.checked_add(1) && self.prev_hash == head.hash
+    }
+}
+
 impl Record {
     /// The record that follows `head` with this body.
     pub fn after(head: Head, body: CanonicalBody) -> Self {
-        let seq = head.seq + 1;
-        Self { seq, prev_hash: head.hash, hash: record_hash(head.hash, seq, &body), body }
+        Self { link: Link::after(head, body.as_str()), body }
+    }
+
+    /// The record of a body and the link that was made for it.
+    pub(crate) fn of(link: Link, body: CanonicalBody) -> Self {
+        Self { link, body }
     }
 
     /// Its place: 1 for the first record, without gaps.
     pub fn seq(&self) -> u64 {
-        self.seq
+        self.link.seq
     }
 
     /// The hash of the record before, or the genesis hash.
     pub fn prev_hash(&self) -> ChainHash {
-        self.prev_hash
+        self.link.prev_hash
     }
 
     /// Its own hash: the leaf that a proof about this record starts from.
     pub fn hash(&self) -> ChainHash {
-        self.hash
+        self.link.hash
     }
 
     /// What was recorded.
@@ -124,17 +150,17 @@ impl Record {
 
     /// The head of the log that ends with this record.
     pub fn head(&self) -> Head {
-        Head { seq: self.seq, hash: self.hash }
+        self.link.head()
     }
 
     /// Whether this record is the one that comes right after `head`.
     pub fn follows(&self, head: Head) -> bool {
-        Some(self.seq) == head.seq.checked_add(1) && self.prev_hash == head.hash
+        self.link.follows(head)
     }
 }
 
-fn record_hash(prev: ChainHash, seq: u64, body: &CanonicalBody) -> ChainHash {
-    let length = u32::try_from(body.as_bytes().len()).expect("a canonical body is at most 256 KiB");
+fn record_hash(prev: ChainHash, seq: u64, body: &str) -> ChainHash {
+    let length = u32::try_from(body.len()).expect("a canonical body is at most 256 KiB");
     ChainHash::of(&[
         b"leviathan-event-v1\n",
         &prev.0,

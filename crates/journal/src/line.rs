@@ -1,5 +1,6 @@
 //! Lines of a log file, and their one spelling.
 
+use crate::chain::Link;
 use crate::{BodyError, BundleId, CanonicalBody, ChainHash, Head, Record};
 
 /// The longest line, with its newline: a body of full length and the members around it.
@@ -11,6 +12,12 @@ pub enum Line {
     /// An event at its place.
     Record(Record),
     /// The end of a bundle.
+    Commit(Commit),
+}
+
+/// A line whose body, if it is a record, stays where it was read.
+pub(crate) enum LineRef<'a> {
+    Record(Link, &'a str),
     Commit(Commit),
 }
 
@@ -43,11 +50,10 @@ pub enum LineError {
 impl Line {
     /// Reads one line, without its newline. Decoding and encoding again gives the same bytes.
     pub fn decode(line: &[u8]) -> Result<Self, LineError> {
-        if line.starts_with(RECORD_START) {
-            decode_record(line).map(Self::Record)
-        } else {
-            decode_commit(line).map(Self::Commit)
-        }
+        Ok(match LineRef::decode(line)? {
+            LineRef::Record(link, body) => Self::Record(Record::of(link, CanonicalBody::whole(body))),
+            LineRef::Commit(commit) => Self::Commit(commit),
+        })
     }
 
     /// The line with its newline.
@@ -58,6 +64,16 @@ impl Line {
             Self::Commit(commit) => encode_commit(commit, &mut line),
         }
         line
+    }
+}
+
+impl<'a> LineRef<'a> {
+    pub(crate) fn decode(line: &'a [u8]) -> Result<Self, LineError> {
+        if line.starts_with(RECORD_START) {
+            decode_record(line).map(|(link, body)| Self::Record(link, body))
+        } else {
+            decode_commit(line).map(Self::Commit)
+        }
     }
 }
 
@@ -113,7 +129,7 @@ fn append(out: &mut Vec<u8>, parts: &[&[u8]]) {
 }
 
 /// Takes the line apart from its end: everything behind the body has a fixed width, but for the number.
-fn decode_record(line: &[u8]) -> Result<Record, LineError> {
+fn decode_record(line: &[u8]) -> Result<(Link, &str), LineError> {
     let parts = || {
         let rest = line.strip_prefix(RECORD_START)?.strip_suffix(b"}")?;
         let (rest, seq) = split_number(rest)?;
@@ -124,10 +140,10 @@ fn decode_record(line: &[u8]) -> Result<Record, LineError> {
         Some((rest.strip_suffix(b",\"hash\":\"")?, hash, prev_hash, seq))
     };
     let (body, hash, prev_hash, seq) = parts().ok_or(LineError::Spelling)?;
-    let body = CanonicalBody::from_canonical(body).map_err(LineError::Body)?;
+    let body = CanonicalBody::check(body).map_err(LineError::Body)?;
     let before = seq.checked_sub(1).ok_or(LineError::Spelling)?;
-    let record = Record::after(Head { seq: before, hash: prev_hash }, body);
-    if record.hash() == hash { Ok(record) } else { Err(LineError::Hash { seq }) }
+    let link = Link::after(Head { seq: before, hash: prev_hash }, body);
+    if link.hash == hash { Ok((link, body)) } else { Err(LineError::Hash { seq }) }
 }
 
 fn decode_commit(line: &[u8]) -> Result<Commit, LineError> {

@@ -5,10 +5,15 @@
 //! was told, and is damage. The two are kept apart strictly: a tail is torn only if it is what an interrupted
 //! write leaves (whole records, then part of a line, then perhaps space that was reserved but never written).
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::sync::Arc;
 
-use crate::line::{LineError, MAX_LINE_BYTES};
-use crate::{Bundle, Head, Line, MAX_BUNDLE_BYTES, MAX_BUNDLE_EVENTS};
+use memchr::memchr;
+
+use crate::chain::Link;
+use crate::line::{LineError, LineRef, MAX_LINE_BYTES};
+use crate::{Bundle, BundleId, CanonicalBody, Head, Line, MAX_BUNDLE_BYTES, MAX_BUNDLE_EVENTS, Record};
 
 /// More than the lines of the largest bundle can have, so also the most that one interrupted write leaves.
 const MAX_TAIL_BYTES: usize = MAX_BUNDLE_BYTES + (MAX_BUNDLE_EVENTS + 1) * 512;
@@ -83,15 +88,13 @@ pub fn scan<E: From<io::Error>>(
     after: Head,
     mut each: impl FnMut(Bundle, &[u64]) -> Result<(), E>,
 ) -> Result<Scan, E> {
-    let mut log = io::BufReader::with_capacity(256 * 1024, log);
-    let mut reading = Reading { committed: after, end: 0, open: Vec::new(), offsets: Vec::new() };
+    let mut window = Window::of(log);
+    let mut reading = Reading { committed: after, end: 0, open: Open::default() };
     let mut offset = 0;
-    let mut line = Vec::new();
     loop {
-        line.clear();
-        log.by_ref().take(MAX_TAIL_BYTES as u64 + 1).read_until(b'\n', &mut line)?;
+        let line = window.line()?;
         let tail = match line.split_last() {
-            None if reading.open.is_empty() => Tail::Clean,
+            None if reading.open.links.is_empty() => Tail::Clean,
             None => Tail::Torn { bytes: offset - reading.end },
             Some((b'\n', text)) => match reading.accept(text, offset, &mut each)? {
                 Ok(()) => {
@@ -100,7 +103,7 @@ pub fn scan<E: From<io::Error>>(
                 }
                 Err(problem) => reading.damaged(offset, problem),
             },
-            Some((_, _)) => match interrupted(&line) {
+            Some((_, _)) => match interrupted(line) {
                 Ok(()) => Tail::Torn { bytes: offset + line.len() as u64 - reading.end },
                 Err(problem) => reading.damaged(offset, problem),
             },
@@ -109,17 +112,106 @@ pub fn scan<E: From<io::Error>>(
     }
 }
 
+/// A part of the log in memory, in which lines are looked at where they stand.
+struct Window<R> {
+    log: R,
+    bytes: Vec<u8>,
+    /// What was read and not looked at yet.
+    unread: Range<usize>,
+}
+
+impl<R: Read> Window<R> {
+    /// How much is read at once.
+    const BYTES: usize = 256 * 1024;
+
+    fn of(log: R) -> Self {
+        Self { log, bytes: vec![0; Self::BYTES], unread: 0..0 }
+    }
+
+    /// The next line with its newline; without one at the end of the log, or where more bytes follow than any line has.
+    fn line(&mut self) -> io::Result<&[u8]> {
+        let mut searched = 0;
+        let length = loop {
+            let unread = &self.bytes[self.unread.clone()];
+            let unread = &unread[..unread.len().min(MAX_TAIL_BYTES + 1)];
+            if let Some(newline) = memchr(b'\n', &unread[searched..]) {
+                break searched + newline + 1;
+            }
+            searched = unread.len();
+            if searched > MAX_TAIL_BYTES || !self.read_more()? {
+                break searched;
+            }
+        };
+        let line = self.unread.start..self.unread.start + length;
+        self.unread.start = line.end;
+        Ok(&self.bytes[line])
+    }
+
+    /// Whether there was more to read.
+    fn read_more(&mut self) -> io::Result<bool> {
+        self.bytes.copy_within(self.unread.clone(), 0);
+        self.unread = 0..self.unread.len();
+        if self.unread.end == self.bytes.len() {
+            self.bytes.resize(2 * self.bytes.len(), 0);
+        }
+        loop {
+            match self.log.read(&mut self.bytes[self.unread.end..]) {
+                Ok(read) => {
+                    self.unread.end += read;
+                    return Ok(read > 0);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
 /// The state between two lines: what is committed, and the records of the bundle that is not yet.
 struct Reading {
     committed: Head,
     end: u64,
-    open: Vec<crate::Record>,
+    open: Open,
+}
+
+/// Records whose commit line was not read yet.
+#[derive(Default)]
+struct Open {
+    links: Vec<Link>,
+    /// Where each of them begins in the log.
     offsets: Vec<u64>,
+    /// Their bodies, one after the other,
+    bodies: String,
+    /// and where each of these ends.
+    ends: Vec<usize>,
+}
+
+impl Open {
+    fn add(&mut self, link: Link, body: &str, offset: u64) {
+        self.links.push(link);
+        self.offsets.push(offset);
+        self.bodies.push_str(body);
+        self.ends.push(self.bodies.len());
+    }
+
+    /// The bundle of all of them, and what is kept for the next.
+    fn close(&mut self, id: BundleId) -> Bundle {
+        let bodies: Arc<str> = self.bodies.as_str().into();
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let places = starts.zip(&self.ends).map(|(start, end)| start..*end);
+        let records = self.links.iter().zip(places);
+        let records = records.map(|(link, place)| Record::of(*link, CanonicalBody::within(&bodies, place)));
+        let bundle = Bundle::committed(id, records.collect());
+        self.links.clear();
+        self.bodies.clear();
+        self.ends.clear();
+        bundle
+    }
 }
 
 impl Reading {
     fn head(&self) -> Head {
-        self.open.last().map_or(self.committed, crate::Record::head)
+        self.open.links.last().map_or(self.committed, Link::head)
     }
 
     /// Takes in one line without its newline. The outer error is of `each`, the inner one of the line.
@@ -129,25 +221,26 @@ impl Reading {
         offset: u64,
         each: &mut impl FnMut(Bundle, &[u64]) -> Result<(), E>,
     ) -> Result<Result<(), DamageProblem>, E> {
-        match Line::decode(text) {
+        match LineRef::decode(text) {
             Err(problem) => Ok(Err(problem.into())),
-            Ok(Line::Record(record)) if !record.follows(self.head()) => {
-                Ok(Err(DamageProblem::Order { found: record.seq() }))
+            Ok(LineRef::Record(link, _)) if !link.follows(self.head()) => {
+                Ok(Err(DamageProblem::Order { found: link.seq }))
             }
-            Ok(Line::Record(_)) if self.open.len() == MAX_BUNDLE_EVENTS => Ok(Err(DamageProblem::TooLong)),
-            Ok(Line::Record(record)) => {
-                self.open.push(record);
-                self.offsets.push(offset);
+            Ok(LineRef::Record(..)) if self.open.links.len() == MAX_BUNDLE_EVENTS => {
+                Ok(Err(DamageProblem::TooLong))
+            }
+            Ok(LineRef::Record(link, body)) => {
+                self.open.add(link, body, offset);
                 Ok(Ok(()))
             }
-            Ok(Line::Commit(commit)) => {
-                if self.open.is_empty() || !commit.seals(self.committed.seq + 1, self.head()) {
+            Ok(LineRef::Commit(commit)) => {
+                if self.open.links.is_empty() || !commit.seals(self.committed.seq + 1, self.head()) {
                     return Ok(Err(DamageProblem::Commit));
                 }
                 self.committed = self.head();
                 self.end = offset + text.len() as u64 + 1;
-                let bundle = Bundle::committed(commit.into_bundle_id(), std::mem::take(&mut self.open));
-                each(bundle, &std::mem::take(&mut self.offsets))?;
+                let bundle = self.open.close(commit.into_bundle_id());
+                each(bundle, &std::mem::take(&mut self.open.offsets))?;
                 Ok(Ok(()))
             }
         }

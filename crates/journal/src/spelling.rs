@@ -27,19 +27,19 @@ impl<'a> Reader<'a> {
             b'{' => self.object(depth),
             b'[' => self.array(depth),
             b'"' => self.string(),
-            b't' => self.take(b"true"),
-            b'f' => self.take(b"false"),
-            b'n' => self.take(b"null"),
+            b't' => self.word(b"true"),
+            b'f' => self.word(b"false"),
+            b'n' => self.word(b"null"),
             _ => self.number(),
         }
     }
 
     fn object(&mut self, depth: usize) -> Option<()> {
-        self.take(b"{")?;
+        self.byte(b'{')?;
         if depth > MAX_DEPTH {
             return None;
         }
-        if self.take(b"}").is_some() {
+        if self.byte(b'}').is_some() {
             return Some(());
         }
         let mut last: Option<&[u8]> = None;
@@ -50,44 +50,44 @@ impl<'a> Reader<'a> {
                 return None;
             }
             last = Some(key);
-            self.take(b":")?;
+            self.byte(b':')?;
             self.value(depth + 1)?;
-            if self.take(b",").is_none() {
-                return self.take(b"}");
+            if self.byte(b',').is_none() {
+                return self.byte(b'}');
             }
         }
     }
 
     fn array(&mut self, depth: usize) -> Option<()> {
-        self.take(b"[")?;
+        self.byte(b'[')?;
         if depth > MAX_DEPTH {
             return None;
         }
-        if self.take(b"]").is_some() {
+        if self.byte(b']').is_some() {
             return Some(());
         }
         loop {
             self.value(depth + 1)?;
-            if self.take(b",").is_none() {
-                return self.take(b"]");
+            if self.byte(b',').is_none() {
+                return self.byte(b']');
             }
         }
     }
 
     /// A key of plain ASCII without escapes.
     fn key(&mut self) -> Option<&'a [u8]> {
-        self.take(b"\"")?;
-        let length = self.rest.iter().position(|byte| *byte == b'"')?;
-        let (key, rest) = self.rest.split_at(length);
-        let is_plain = key.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'\\');
-        self.rest = &rest[1..];
-        is_plain.then_some(key)
+        self.byte(b'"')?;
+        let (key, rest) = self.rest.split_at(plain(self.rest)?);
+        self.rest = rest;
+        self.byte(b'"')?;
+        let is_ascii = key.iter().fold(true, |is_ascii, byte| is_ascii & (*byte <= b'~'));
+        is_ascii.then_some(key)
     }
 
     fn string(&mut self) -> Option<()> {
-        self.take(b"\"")?;
+        self.byte(b'"')?;
         loop {
-            let length = self.rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '))?;
+            let length = plain(self.rest)?;
             let ended = self.rest[length];
             self.rest = &self.rest[length + 1..];
             match ended {
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
     }
 
     fn number(&mut self) -> Option<()> {
-        let is_negative = self.take(b"-").is_some();
+        let is_negative = self.byte(b'-').is_some();
         let digits = self.rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let first = *self.rest.first()?;
         self.rest = &self.rest[digits..];
@@ -113,10 +113,39 @@ impl<'a> Reader<'a> {
         ((1..=PLAIN_DIGITS).contains(&digits) && has_one_spelling).then_some(())
     }
 
-    fn take(&mut self, expected: &[u8]) -> Option<()> {
+    fn byte(&mut self, expected: u8) -> Option<()> {
+        let (_, rest) = self.rest.split_first().filter(|(first, _)| **first == expected)?;
+        self.rest = rest;
+        Some(())
+    }
+
+    fn word(&mut self, expected: &[u8]) -> Option<()> {
         self.rest = self.rest.strip_prefix(expected)?;
         Some(())
     }
+}
+
+/// How many bytes stand before the first that a string cannot hold as it is: a quote, a backslash or a control character.
+/// `None` where all could.
+fn plain(bytes: &[u8]) -> Option<usize> {
+    let (words, rest) = bytes.as_chunks();
+    for (n, word) in words.iter().enumerate() {
+        let found = not_plain(u64::from_le_bytes(*word));
+        if found != 0 {
+            return Some(n * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '))?;
+    Some(words.len() * 8 + found)
+}
+
+/// Eight bytes looked at together: the highest bit of the first that is not plain is the lowest bit that is set. A
+/// subtraction that borrows can only set bits of bytes after one that is.
+fn not_plain(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let below = |word: u64, least: u8| word.wrapping_sub(EACH * u64::from(least)) & !word;
+    let is = |byte: u8| below(word ^ (EACH * u64::from(byte)), 1);
+    (below(word, b' ') | is(b'"') | is(b'\\')) & (EACH << 7)
 }
 
 #[cfg(test)]

@@ -104,10 +104,34 @@ impl FromStr for Timestamp {
     type Err = TimestampError;
 
     fn from_str(text: &str) -> Result<Self, TimestampError> {
+        // Nearly every timestamp that is read was written here.
+        if let Some(moment) = in_our_spelling(text.as_bytes()) {
+            return Ok(Self(moment));
+        }
         text.parse()
             .map(Self::new)
             .map_err(|_| TimestampError(text.chars().take(64).flat_map(char::escape_debug).collect()))
     }
+}
+
+/// The moment that is written `YYYY-MM-DDTHH:MM:SS.ffffffZ`; `None` for every other spelling, and where there is no such
+/// moment.
+fn in_our_spelling(text: &[u8]) -> Option<jiff::Timestamp> {
+    let text: &[u8; 27] = text.try_into().ok()?;
+    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (26, b'Z')];
+    if marks.iter().any(|(place, mark)| text[*place] != *mark) {
+        return None;
+    }
+    let number = |digits: &[u8]| {
+        digits.iter().try_fold(0_i32, |number, digit| {
+            digit.is_ascii_digit().then(|| number * 10 + i32::from(digit - b'0'))
+        })
+    };
+    let two = |place: usize| number(&text[place..place + 2]).and_then(|number| i8::try_from(number).ok());
+    let year = i16::try_from(number(&text[..4])?).ok()?;
+    let date = jiff::civil::Date::new(year, two(5)?, two(8)?).ok()?;
+    let time = jiff::civil::Time::new(two(11)?, two(14)?, two(17)?, number(&text[20..26])? * 1_000).ok()?;
+    jiff::tz::Offset::UTC.to_timestamp(date.to_datetime(time)).ok()
 }
 
 impl Serialize for Timestamp {
@@ -118,7 +142,21 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        struct Text;
+
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Timestamp;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Timestamp, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Text)
     }
 }
 
@@ -162,6 +200,12 @@ macro_rules! event_kinds {
             /// The name in the log.
             pub fn event_type(&self) -> &'static str {
                 match self { $(Self::$variant(_) => $name,)* }
+            }
+
+            /// The place of its name in [`Self::TYPES`].
+            pub fn type_place(&self) -> usize {
+                enum Place { $($variant,)* }
+                match self { $(Self::$variant(_) => Place::$variant as usize,)* }
             }
 
             /// Reads the payload of an event of the type `name`.
@@ -1004,5 +1048,19 @@ mod tests {
             assert_eq!(text.parse::<Timestamp>().unwrap().to_string(), "2026-01-01T00:00:00.000000Z");
         }
         assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn our_own_spelling_is_read_as_every_other(micros in -60_000_000_000_000_000_i64..250_000_000_000_000_000, at in 0..27_usize, to in b' '..b'~') {
+            let timestamp = Timestamp::new(jiff::Timestamp::from_microsecond(micros).unwrap());
+            let mut text = timestamp.to_string();
+            proptest::prop_assert_eq!(text.parse::<Timestamp>(), Ok(timestamp));
+            // Whatever else is accepted is what the general reader makes of it.
+            text.replace_range(at..=at, &char::from(to).to_string());
+            if let Some(moment) = in_our_spelling(text.as_bytes()) {
+                proptest::prop_assert_eq!(Ok(moment), text.parse::<jiff::Timestamp>().map_err(|_| ()));
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod attempt;
 pub mod change;
+pub mod compact;
 pub mod documents;
 pub mod event;
 pub mod graph;
@@ -21,6 +22,7 @@ pub mod pattern;
 pub mod rules;
 pub mod secrets;
 pub mod select;
+pub mod sharing;
 
 pub use attempt::{AttemptState, FailureClass, FailureReason, Stage};
 pub use change::{

@@ -93,7 +93,7 @@ fn refusal(text: &str) -> Option<String> {
     if let Some(hidden) = text.chars().find(|c| is_hidden(*c)) {
         return Some(format!("it holds the control or invisible character U+{:04X}", u32::from(hidden)));
     }
-    if text.nfc().ne(text.chars()) {
+    if !text.is_ascii() && text.nfc().ne(text.chars()) {
         return Some("its name is not in Unicode NFC".to_owned());
     }
     text.split('/').find_map(component_refusal)

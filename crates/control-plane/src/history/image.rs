@@ -1,30 +1,30 @@
 //! A history as pieces of bytes, and back. The same history has the same pieces, however it came to be.
-
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+//!
+//! What follows from other parts is not in them: where something stands is found out anew.
 
 use journal::ChainHash;
-use model::graph::{Attempt, GraphParts, Outline, Task};
-use model::{Event, EventKind, Graph, TargetId, TaskId};
+use model::graph::{GraphParts, Outline};
+use model::sharing::{Index, List};
+use model::{Event, EventKind, Graph, TargetId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{History, IdKey, Recent};
-use crate::cache::{Cached, Unusable, numbers, read_numbers};
+use crate::cache::{Cached, Unusable, column, values_of};
+
+/// One part in so many of the attempts is read with everything else, the others beside it by another thread, so that
+/// both have as much to do.
+const BESIDE: usize = 3;
 
 /// What there is one or few of.
 #[derive(Serialize, Deserialize)]
 struct Frame {
     graph: Outline,
     recent: Vec<(u64, [u8; 32], [u8; 32], Event)>,
-}
-
-/// Where events are, each list by its name.
-#[derive(Serialize, Deserialize)]
-struct Lists {
-    targets: Vec<(TargetId, Vec<u64>)>,
-    tasks: Vec<(TaskId, Vec<u64>)>,
-    types: Vec<(String, Vec<u64>)>,
+    /// What the numbers in the column of types mean.
+    types: Vec<String>,
+    /// What the numbers in the column of targets mean.
+    targets: Vec<TargetId>,
 }
 
 impl History {
@@ -34,88 +34,95 @@ impl History {
         let recent = self.recent.iter().map(|Recent { seq, hash, prev_hash, event }| {
             (*seq, *hash.as_bytes(), *prev_hash.as_bytes(), event.clone())
         });
-        let frame = Frame { graph: outline, recent: recent.collect() };
-        let lists = Lists {
-            targets: sorted(&self.by_target),
-            tasks: sorted(&self.by_task),
-            types: sorted(&self.by_type).into_iter().map(|(name, list)| (name.to_owned(), list)).collect(),
+        let frame = Frame {
+            graph: outline,
+            recent: recent.collect(),
+            types: EventKind::TYPES.iter().map(ToString::to_string).collect(),
+            targets: self.by_target.keys().cloned().collect(),
         };
-        let tasks: Vec<_> = tasks.iter().map(|(target, id, task)| (target, id, &**task)).collect();
-        let attempts: Vec<&Attempt> = attempts.iter().map(|attempt| &**attempt).collect();
+        let beside = attempts.len() / BESIDE;
         Ok(vec![
             rmp_serde::to_vec_named(&frame)?,
-            rmp_serde::to_vec_named(&lists)?,
-            rmp_serde::to_vec_named(&tasks)?,
-            rmp_serde::to_vec_named(&attempts)?,
-            self.ids_in_order(),
-            numbers(self.times.iter().map(|time| time.cast_unsigned())),
+            column(tasks.iter().cloned()),
+            column(attempts.iter().take(beside).cloned()),
+            column(attempts.iter_from(beside).cloned()),
+            self.ids.iter().flatten().copied().collect(),
+            column(differences(&self.times)),
+            column(self.numbers_of(self.by_type.iter())),
+            column(self.numbers_of(self.by_target.values())),
         ])
     }
 
-    /// The keys of the event ids, in the order in which they were recorded.
-    fn ids_in_order(&self) -> Vec<u8> {
-        let mut ids = vec![0; self.known.len() * size_of::<IdKey>()];
-        let (places, _) = ids.as_chunks_mut();
-        for (id, seq) in &self.known {
-            places[usize::try_from(seq.0).unwrap_or(usize::MAX) - 1] = *id;
+    /// For each record the number of the list that has it, counted from 1; 0 where none has.
+    fn numbers_of<'a>(&self, lists: impl Iterator<Item = &'a List<u64>>) -> Vec<u64> {
+        let mut numbers = vec![0; self.ids.len()];
+        for (list, number) in lists.zip(1..) {
+            for seq in list.iter() {
+                numbers[usize::try_from(*seq).unwrap_or(usize::MAX) - 1] = number;
+            }
         }
-        ids
+        numbers
     }
 
     /// A history that says something else of one record.
     #[cfg(test)]
     pub(crate) fn with_another_time(mut self, seq: usize) -> Self {
-        self.times[seq - 1] += 1;
+        if let Some(time) = self.times.get_mut(seq - 1) {
+            *time += 1;
+        }
         self
     }
 
     /// The history that the pieces from `first` on are of.
     pub(crate) fn from_pieces(cached: &Cached, first: usize) -> Result<Self, Unusable> {
-        // Attempts are about as much work as everything else together.
         let (attempts, rest) = std::thread::scope(|scope| {
-            let attempts = scope.spawn(|| decoded::<Vec<Arced<Attempt>>>(cached.piece(first + 3)?));
-            let rest = Self::without_attempts(cached, first);
-            (attempts.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), rest)
+            let rest = scope.spawn(|| Self::without_most_attempts(cached, first));
+            let attempts =
+                cached.piece(first + 3).and_then(|piece| values_of(piece).collect::<Result<Vec<_>, _>>());
+            (attempts, rest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let (mut parts, history) = rest?;
-        parts.attempts = attempts?.into_iter().map(|Arced(attempt)| attempt).collect();
+        parts.attempts.extend(attempts?);
         let graph = Graph::from_parts(parts).map_err(|problem| Unusable::Content(problem.to_string()))?;
-        if graph.head() as usize != history.times.len() || graph.head() as usize != history.known.len() {
-            return Err(Unusable::Content("its parts are of different lengths".to_owned()));
-        }
-        Ok(Self { graph, ..history })
+        let history = Self { graph, ..history };
+        let is_whole = history.is_of_one_length();
+        is_whole.then_some(history).ok_or(Unusable::Content("its parts are of different lengths".to_owned()))
     }
 
-    fn without_attempts(cached: &Cached, first: usize) -> Result<(GraphParts, Self), Unusable> {
-        let Frame { graph, recent } = decoded(cached.piece(first)?)?;
-        let Lists { targets, tasks: by_task, types } = decoded(cached.piece(first + 1)?)?;
-        let tasks: Vec<(TargetId, TaskId, Arced<Task>)> = decoded(cached.piece(first + 2)?)?;
-        let tasks = tasks.into_iter().map(|(target, id, Arced(task))| (target, id, task)).collect();
-        let (ids, _) = cached.piece(first + 4)?.as_chunks::<{ size_of::<IdKey>() }>();
-        let times = read_numbers(cached.piece(first + 5)?)?;
+    /// Whether all that is kept of each record is kept of the same ones.
+    fn is_of_one_length(&self) -> bool {
+        let typed = self.by_type.iter().map(List::len).sum();
+        let lengths: [usize; 3] = [self.ids.len(), self.times.len(), typed];
+        let head = self.graph.head();
+        lengths.iter().all(|length| *length as u64 == head)
+            && self.by_target.values().all(|list| list.last().is_none_or(|seq| *seq <= head))
+    }
+
+    fn without_most_attempts(cached: &Cached, first: usize) -> Result<(GraphParts, Self), Unusable> {
+        let Frame { graph, recent, types, targets } = decoded(cached.piece(first)?)?;
+        if types != EventKind::TYPES {
+            return Err(Unusable::Content("it has other types of events".to_owned()));
+        }
+        let tasks = values_of(cached.piece(first + 1)?).collect::<Result<_, _>>()?;
+        let attempts = values_of(cached.piece(first + 2)?).collect::<Result<_, _>>()?;
+        let (ids, places_of_ids) = ids_of(cached.piece(first + 4)?);
+        let times = summed(cached.piece(first + 5)?)?;
+        let by_type = lists_of(cached.piece(first + 6)?, types.len())?;
+        let by_target = lists_of(cached.piece(first + 7)?, targets.len())?;
         let recent = recent.into_iter().map(|(seq, hash, prev_hash, event)| {
             let (hash, prev_hash) = (ChainHash::from_bytes(hash), ChainHash::from_bytes(prev_hash));
             Recent { seq, hash, prev_hash, event }
         });
         let history = Self {
             graph: Graph::default(),
-            known: ids.iter().copied().zip((1..).map(model::Seq)).collect(),
-            by_target: targets.into_iter().collect(),
-            by_task: by_task.into_iter().collect(),
-            by_type: types.into_iter().map(named).collect::<Result<_, _>>()?,
-            times: times.into_iter().map(u64::cast_signed).collect(),
-            recent: recent.collect::<VecDeque<_>>(),
+            ids,
+            places_of_ids,
+            times,
+            by_target: targets.into_iter().zip(by_target).collect(),
+            by_type,
+            recent: recent.collect(),
         };
-        Ok((GraphParts { outline: graph, tasks, attempts: Vec::new() }, history))
-    }
-}
-
-/// What is shared once it was read.
-struct Arced<T>(Arc<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Arced<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        T::deserialize(deserializer).map(|value| Self(Arc::new(value)))
+        Ok((GraphParts { outline: graph, tasks, attempts }, history))
     }
 }
 
@@ -123,14 +130,47 @@ fn decoded<T: DeserializeOwned>(piece: &[u8]) -> Result<T, Unusable> {
     rmp_serde::from_slice(piece).map_err(|problem| Unusable::Content(problem.to_string()))
 }
 
-fn named((name, list): (String, Vec<u64>)) -> Result<(&'static str, Vec<u64>), Unusable> {
-    let known = EventKind::TYPES.iter().find(|known| **known == name);
-    let unknown = || Unusable::Content(format!("`{name}` is not an event type"));
-    known.map(|known| (*known, list)).ok_or_else(unknown)
+fn ids_of(piece: &[u8]) -> (List<IdKey>, Index) {
+    let (keys, _) = piece.as_chunks::<{ size_of::<IdKey>() }>();
+    let mut places = Index::default();
+    places.extend(keys.iter());
+    (keys.iter().copied().collect(), places)
 }
 
-fn sorted<K: Clone + Ord>(lists: &HashMap<K, Vec<u64>>) -> Vec<(K, Vec<u64>)> {
-    let mut lists: Vec<_> = lists.iter().map(|(key, list)| (key.clone(), list.clone())).collect();
-    lists.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-    lists
+/// The lists, so many, that a column tells of.
+fn lists_of(column: &[u8], count: usize) -> Result<Vec<List<u64>>, Unusable> {
+    let mut lists = vec![List::default(); count];
+    for (number, seq) in values_of::<u64>(column).zip(1..) {
+        let Some(place) = number?.checked_sub(1) else { continue };
+        let list = usize::try_from(place).ok().and_then(|place| lists.get_mut(place));
+        let unknown = || Unusable::Content("a record is in a list that is not there".to_owned());
+        list.ok_or_else(unknown)?.push(seq);
+    }
+    Ok(lists)
+}
+
+/// By how much each time is later than the one before it, which takes few bytes.
+fn differences(times: &List<i64>) -> impl Iterator<Item = i64> {
+    let before = std::iter::once(&0).chain(times.iter());
+    times.iter().zip(before).map(|(time, before)| time.wrapping_sub(*before))
+}
+
+fn summed(differences: &[u8]) -> Result<List<i64>, Unusable> {
+    let mut time = 0_i64;
+    let add = |difference: Result<i64, Unusable>| {
+        time = time.wrapping_add(difference?);
+        Ok(time)
+    };
+    values_of(differences).map(add).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_every_kind_are_read_back() {
+        let times: List<i64> = [0, 1, -1, i64::MAX, i64::MIN, 1_767_225_600_000_000].into_iter().collect();
+        assert!(summed(&column(differences(&times))).unwrap().iter().eq(times.iter()));
+    }
 }

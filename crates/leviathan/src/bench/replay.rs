@@ -1,7 +1,7 @@
 //! `leviathan bench replay`: what a long log costs, at the start and after it.
 
 use anyhow::Context;
-use control_plane::measure::{self, Replay};
+use control_plane::measure::{self, Asked};
 
 use super::{Goal, machine, median, print_row, print_verdicts, show};
 use crate::Answer;
@@ -20,8 +20,6 @@ const VERIFY_TARGET: f64 = 0.8;
 const APPEND_TARGET: f64 = 1.1;
 /// and a look-up so many times.
 const FIND_TARGET: f64 = 1.2;
-/// How long the short log is.
-const SHORT: u64 = 1_000;
 
 /// What `leviathan bench replay` is told.
 #[derive(clap::Args)]
@@ -38,16 +36,14 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     let folder = tempfile::Builder::new().prefix("leviathan-bench-").tempdir()?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
-    let (short, long) = runtime.block_on(async {
-        let short = measure::replay(folder.path(), SHORT).await?;
-        anyhow::Ok((short, measure::replay(folder.path(), arguments.events).await?))
-    })?;
+    let long = runtime.block_on(measure::replay(folder.path(), arguments.events))?;
     let events = long.events as f64;
-    let of_both =
-        |times: fn(&Replay) -> &[f64]| (median(times(&short).to_vec()), median(times(&long).to_vec()));
-    let append = of_both(|log| &log.appends);
-    let summary = of_both(|log| &log.summaries);
-    let find = of_both(|log| &log.finds);
+    let of_both = |times: fn(&Asked) -> &[f64]| {
+        (median(times(&long.asked_short).to_vec()), median(times(&long.asked).to_vec()))
+    };
+    let append = of_both(|asked| &asked.appends);
+    let summary = of_both(|asked| &asked.summaries);
+    let find = of_both(|asked| &asked.finds);
     let goals = [
         Goal::at_least(REPLAY_TARGET, "G4-replay", events / long.cold_cpu, events / long.parse_and_hash),
         Goal::at_most(1.0, "G4-cold", long.cold, COLD_PER_MILLION * events / 1e6),
@@ -79,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         print_row("verifying the files with two threads, seconds", long.verify_by_two);
         print_row("hashing the files, seconds", long.hash);
         print_row("most memory so far, MiB", most_memory());
-        anstream::println!("\nwith {} and with {} events, microseconds", short.events, long.events);
+        anstream::println!("\nwith {} and with {} events, microseconds", measure::SHORT, long.events);
         for (what, (short, long)) in [
             ("one durable event", append),
             ("the numbers of the summary", summary),

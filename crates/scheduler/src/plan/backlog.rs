@@ -39,7 +39,7 @@ fn facts(spec: &TargetSpec, task: &Task, position: u32) -> TaskFacts {
 /// Nothing when the log knows the task as it is.
 fn events_of(world: &World<'_>, target: &TargetId, task: &Task, facts: TaskFacts) -> Vec<Event> {
     let known = world.history.graph().task(target, &task.task_id);
-    let last_event = known.map_or(Seq(0), |known| known.last_event);
+    let last_event = known.map_or(Seq(0), |known| known.last_event());
     let subject = Subject::task(target, &task.task_id);
     let in_backlog = known.filter(|known| !known.is_removed);
     if in_backlog.is_some_and(|known| is_same(&known.facts, &facts)) {
@@ -87,7 +87,7 @@ fn removals(world: &World<'_>, target: &TargetId, spec: &TargetSpec) -> Vec<Even
     removed
         .map(|(id, task)| {
             let kind = EventKind::TaskRemoved(TaskRemoved { commit: spec.commit.clone() });
-            world.event(Subject::task(target, id), task.last_event.0, "", kind)
+            world.event(Subject::task(target, id), task.last_event().0, "", kind)
         })
         .collect()
 }

@@ -58,7 +58,7 @@ fn completion(world: &World<'_>, attempt: &Attempt) -> Option<Event> {
     }
     let completed = EventKind::TaskCompleted(TaskCompleted { attempt_id: Some(attempt.id.clone()) });
     let subject = Subject::task(&attempt.target_id, &attempt.task_id);
-    Some(world.event(subject, task.last_event.0, attempt.id.as_str(), completed))
+    Some(world.event(subject, task.last_event().0, attempt.id.as_str(), completed))
 }
 
 /// The task as the backlog has it now, or had it when it could last be read; none when it left the backlog.

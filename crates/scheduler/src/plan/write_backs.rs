@@ -35,14 +35,12 @@ pub enum WriteBackStep {
 /// The unsettled completions of a target, in backlog order and after that those of removed tasks.
 pub fn write_backs(world: &World<'_>, target: &TargetId) -> Vec<WriteBackDue> {
     let graph = world.history.graph();
-    let Some(known) = graph.target(target) else { return Vec::new() };
-    let mut tasks: Vec<(&TaskId, &Task)> =
-        known.tasks.iter().filter_map(|id| graph.task(target, id).map(|task| (id, task))).collect();
-    tasks.sort_by_key(|(_, task)| (task.is_removed, task.facts.position));
-    tasks.into_iter().filter_map(|(id, task)| due(world, target, id, task)).collect()
+    let mut tasks: Vec<&Task> = graph.tasks_of(target).collect();
+    tasks.sort_by_key(|task| (task.is_removed, task.facts.position, &task.id));
+    tasks.into_iter().filter_map(|task| due(world, target, task)).collect()
 }
 
-fn due(world: &World<'_>, target: &TargetId, id: &TaskId, task: &Task) -> Option<WriteBackDue> {
+fn due(world: &World<'_>, target: &TargetId, task: &Task) -> Option<WriteBackDue> {
     let graph = world.history.graph();
     let merged = graph.attempts_at(task).rev().find(|a| a.is_merged() && a.invalidated.is_none())?;
     let step = match step(task, merged)? {
@@ -51,7 +49,7 @@ fn due(world: &World<'_>, target: &TargetId, id: &TaskId, task: &Task) -> Option
         }
         step @ (WriteBackStep::Edit | WriteBackStep::Propose | WriteBackStep::Settle(..)) => step,
     };
-    Some(WriteBackDue { task: id.clone(), attempt: merged.id.clone(), step })
+    Some(WriteBackDue { task: task.id.clone(), attempt: merged.id.clone(), step })
 }
 
 /// Whether the backlog does not come from the repository.
@@ -99,6 +97,6 @@ pub fn write_back_event(
     let updated = BacklogUpdated { outcome, attempt_id: due.attempt.clone(), commit, detail };
     (task.write_back.as_ref() != Some(&updated)).then(|| {
         let subject = Subject::task(target, &due.task);
-        world.event(subject, task.last_event.0, due.attempt.as_str(), EventKind::BacklogUpdated(updated))
+        world.event(subject, task.last_event().0, due.attempt.as_str(), EventKind::BacklogUpdated(updated))
     })
 }

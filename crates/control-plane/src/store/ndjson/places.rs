@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use super::{Index, Segment, segment_name};
-use crate::cache::{Format, Unusable, numbers, read_numbers};
+use crate::cache::{Format, Unusable, column, values_of};
 
-const FORMAT: Format = Format("leviathan-index-v1");
+const FORMAT: Format = Format("leviathan-index-v2");
 
 /// What is to be written for one segment: its first record, the offsets, and where the last of their bundles ends.
 struct Places {
@@ -24,7 +24,7 @@ pub(super) fn keep(folder: &Path, index: &RwLock<Index>, to: u64) -> io::Result<
     };
     for Places { first, offsets, end } in new {
         let count = offsets.len();
-        FORMAT.write(&file(folder, first), &[&numbers([first, end]), &numbers(offsets)])?;
+        FORMAT.write(&file(folder, first), &[&column([first, end]), &column(lengths(&offsets))])?;
         let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(segment) = index.segments.iter_mut().find(|segment| segment.first == first) {
             segment.kept = count;
@@ -39,7 +39,8 @@ pub(super) fn read(folder: &Path, path: &Path, first: u64) -> Result<Segment, Un
         return Err(Unusable::Foreign("a segment is missing"));
     }
     let kept = FORMAT.read(&file(folder, first))?;
-    let (ends, offsets) = (read_numbers(kept.piece(0)?)?, read_numbers(kept.piece(1)?)?);
+    let ends = values_of(kept.piece(0)?).collect::<Result<Vec<u64>, _>>()?;
+    let offsets = offsets(kept.piece(1)?)?;
     let [begins, end] = ends[..] else { return Err(Unusable::Content("it names no segment".to_owned())) };
     let is_ordered =
         offsets.is_sorted_by(|one, next| one < next) && offsets.last().is_some_and(|last| *last < end);
@@ -48,6 +49,21 @@ pub(super) fn read(folder: &Path, path: &Path, first: u64) -> Result<Segment, Un
     }
     let kept = offsets.len();
     Ok(Segment { offsets, end, kept, ..Segment::open(path, first)? })
+}
+
+/// How far each offset is from the one before it, which takes few bytes.
+fn lengths(offsets: &[u64]) -> impl Iterator<Item = u64> {
+    let before = std::iter::once(&0).chain(offsets);
+    offsets.iter().zip(before).map(|(offset, before)| offset.wrapping_sub(*before))
+}
+
+fn offsets(lengths: &[u8]) -> Result<Vec<u64>, Unusable> {
+    let mut offset = 0_u64;
+    let add = |length: Result<u64, Unusable>| {
+        offset = offset.wrapping_add(length?);
+        Ok(offset)
+    };
+    values_of(lengths).map(add).collect()
 }
 
 impl Segment {
