@@ -1,9 +1,11 @@
-//! `leviathan bench http`: what recording over HTTP costs the server, and a thousand readers of the stream.
+//! `leviathan bench http`: what recording over HTTP costs the server, how soon it is signed and proven, and a thousand readers
+//! of the stream.
 //!
 //! Servers are processes of their own, so that what this one does to ask them is not counted.
 
 mod readers;
 mod served;
+mod signed;
 
 use anyhow::{Context, ensure};
 use api::Client;
@@ -23,6 +25,10 @@ use crate::Answer;
 const SINGLE_TARGET: f64 = 0.5;
 /// with 64, so little.
 const BUNDLE_TARGET: f64 = 0.15;
+/// A signed checkpoint is over what was recorded after so many seconds,
+const LAG: f64 = 1.0;
+/// and that an event is in the log is proven in so many.
+const PROOF: f64 = 0.001;
 /// How many requests are under way at once.
 const IN_FLIGHT: u64 = 64;
 
@@ -55,10 +61,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     }
     crate::open_files::raise_limit();
     let rows = runtime.block_on(measured(arguments))?;
-    let Rows { single, bundle, delivered, expected } = &rows;
+    let Rows { single, bundle, signed, delivered, expected } = &rows;
     let goals = [
         Goal::at_least(SINGLE_TARGET, "G3-single", single.recorded, single.parsed),
         Goal::at_least(BUNDLE_TARGET, "G3-bundle", bundle.recorded, bundle.parsed),
+        Goal::at_most(1.0, "G10-lag", signed.lag, LAG),
+        Goal::at_most(1.0, "G10-proof", signed.proof, PROOF),
         Goal::at_least(1.0, "G10-stream", *delivered as f64, *expected as f64),
     ];
     show(&goals, arguments.json, || {
@@ -71,6 +79,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         print_row("one event in a request, parsed", single.parsed);
         print_row("64 events in a request, recorded", bundle.recorded);
         print_row("64 events in a request, parsed", bundle.parsed);
+        anstream::println!("\nmilliseconds");
+        print_row("from an answer to a checkpoint over it, p99", signed.lag * 1000.0);
+        print_row("one proof of inclusion, median", signed.proof * 1000.0);
         anstream::println!("\n{} readers of the stream, {} events", arguments.readers, arguments.streamed);
         print_row("delivered in order", *delivered as f64);
         print_row("expected", *expected as f64);
@@ -81,6 +92,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
 struct Rows {
     single: Rates,
     bundle: Rates,
+    signed: signed::Measured,
     delivered: u64,
     expected: u64,
 }
@@ -95,10 +107,13 @@ async fn measured(arguments: &Arguments) -> anyhow::Result<Rows> {
     let single = rates(arguments.events, 1).await?;
     let bundle = rates(arguments.events, 64).await?;
     let plane = Served::control_plane().await?;
+    let signed = signed::measure(&plane, arguments.events).await?;
+    plane.stop().await?;
+    let plane = Served::control_plane().await?;
     let delivered = readers::delivered(&plane, arguments.readers, arguments.streamed).await?;
     plane.stop().await?;
     let expected = u64::from(arguments.readers) * u64::from(arguments.streamed);
-    Ok(Rows { single, bundle, delivered, expected })
+    Ok(Rows { single, bundle, signed, delivered, expected })
 }
 
 /// The same requests to a control plane and to an endpoint that only parses.
