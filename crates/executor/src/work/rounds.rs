@@ -32,7 +32,8 @@ impl Work<'_> {
         let mut brief = Brief::new(&self.spec, &self.task, attempt);
         loop {
             let round = brief.round;
-            let (said, left) = self.let_agent_work(agent, &brief).await?;
+            let said = self.let_agent_work(agent, &brief).await?;
+            let left = self.read_tree(agent, round).await?;
             let change = self.judge(round, left)?;
             self.settings.fault.reach("after_candidate");
             let checked = self.run_checks(round, &change).await?;
@@ -58,12 +59,8 @@ impl Work<'_> {
         self.failed(Stage::Checks, FailureReason::InvariantFailed, detail)
     }
 
-    /// What the agent says in the end, and what it left in its tree.
-    async fn let_agent_work(
-        &mut self,
-        agent: &mut Agent,
-        brief: &Brief,
-    ) -> Result<(AgentReport, Snapshot), Stop> {
+    /// What the agent says in the end. Where that is the end of the attempt, what it wrote is kept here; else with its tree.
+    async fn let_agent_work(&mut self, agent: &mut Agent, brief: &Brief) -> Result<AgentReport, Stop> {
         let round = brief.round;
         self.say(&format!("the agent works, round {round}"));
         let toolbox = self.toolbox().context("the agent's tools")?;
@@ -71,11 +68,7 @@ impl Work<'_> {
         let worked = agent.work(brief, &toolbox).await;
         // Whatever the agent left running dies before its tree is read.
         contain::end_all_descendants(|_, _| {}).context("the agent's processes")?;
-        let left = if worked.is_ok() { Some(self.snapshot().await) } else { None };
-        if let Some(Ok(left)) = &left {
-            agent.came_to(left.change.candidate())?;
-        }
-        self.keep_agent_logs(round)?;
+        let duration_ms = begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
         self.record_network()?;
         let worked = worked.map(|said| said.without_secrets(&self.settings.redactor));
         let (summary, usage) = match &worked {
@@ -83,12 +76,24 @@ impl Work<'_> {
             Err(failure) => (String::new(), failure.usage.clone()),
         };
         self.usage += &usage;
-        let duration_ms = begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
         let finished = AgentFinished { round, summary: shortened(summary), duration_ms, usage };
         self.record(EventKind::AgentFinished(finished), &round.to_string())?;
-        let said = self.answer(worked)?;
-        let left = left.expect("the tree was read, because the agent came to an end");
-        Ok((said, left?))
+        let answer = self.answer(worked);
+        if answer.is_err() {
+            self.keep_agent_logs(round)?;
+        }
+        answer
+    }
+
+    /// Reads what the agent left in its tree. Its transcript is kept once it says what that came to.
+    async fn read_tree(&self, agent: &mut Agent, round: u32) -> Result<Snapshot, Stop> {
+        self.say(&format!("judging the change of round {round}"));
+        let left = self.snapshot().await;
+        if let Ok(left) = &left {
+            agent.came_to(left.change.candidate())?;
+        }
+        self.keep_agent_logs(round)?;
+        left
     }
 
     /// What the agent's end means for the attempt.
@@ -114,7 +119,6 @@ impl Work<'_> {
 
     /// The gate: what git objects say of the tree, held against the rules of the base commit.
     fn judge(&self, round: u32, left: Snapshot) -> Result<PermittedChange, Stop> {
-        self.say(&format!("judging the change of round {round}"));
         let Snapshot { change, ignored_files } = left;
         if ignored_files > 0 {
             tracing::info!(
