@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use executor::agent::claude::understand;
 use executor::toolbox::Tree;
 use model::secrets::Redactor;
 use model::{Backlog, Contract, PathPattern, Policy, Problems, RepoPath, is_hidden};
@@ -12,13 +13,14 @@ use model::{Backlog, Contract, PathPattern, Policy, Problems, RepoPath, is_hidde
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("documents", documents),
     ("patterns", patterns),
     ("diff", diff),
     ("journal", journal),
     ("cosignature", cosignature),
     ("tool_paths", tool_paths),
+    ("tool_inputs", tool_inputs),
     ("secrets", secrets),
 ];
 
@@ -94,6 +96,14 @@ pub fn cosignature(bytes: &[u8]) {
         );
         assert!(key.cosigned(&taken).is_ok());
     }
+}
+
+/// The first line is the name of a tool, the rest is what a model sends to it: understood, or refused in words.
+pub fn tool_inputs(bytes: &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let (name, input) = bytes.split_at(end);
+    let understood = understand(&String::from_utf8_lossy(name), input);
+    assert!(understood.err().is_none_or(|refusal| !refusal.is_empty()), "a refusal says why");
 }
 
 /// A path that an agent gives to a tool reads and writes nothing outside of its tree.

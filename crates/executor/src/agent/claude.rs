@@ -26,6 +26,7 @@ use target::Provenance;
 
 pub use ledger::{Budgets, PRICES_AS_OF, Prices};
 pub use retry::Patience;
+pub use tools::understand;
 pub use transcript::TRANSCRIPT_FORMAT;
 
 use self::session::Session;

@@ -162,6 +162,14 @@ impl Request {
     }
 }
 
+/// Whether a model that sends this input to the tool of this name is understood, or what it is told instead. Nothing is done.
+pub fn understand(name: &str, input: &[u8]) -> Result<(), String> {
+    let input: Map<String, Value> = serde_json::from_slice(input)
+        .map_err(|error| format!("`{name}`: the input is no JSON object: {error}"))?;
+    let call = ToolCall { id: String::new(), name: name.to_owned(), input: Ok(input) };
+    Request::parse(&call).map(drop)
+}
+
 impl Tools<'_> {
     /// Does what the model wants. An error means that the attempt must stop, not that the tool failed.
     pub(super) async fn run(&self, request: Request) -> Result<Said, FailureCause> {
