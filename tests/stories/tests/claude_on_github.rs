@@ -253,3 +253,14 @@ fn a_refusal_of_the_model_ends_the_attempt_and_is_recorded() {
     assert_eq!(failures["failures"][0]["failure"]["reason"], "model_refusal");
     assert_eq!(world.github.numbers(), [] as [u64; 0]);
 }
+
+/// What a day may cost holds before a model is asked: a claim sets aside all that its attempt may cost.
+#[test]
+fn a_budget_of_the_day_that_is_too_small_for_the_attempt_keeps_it_waiting() {
+    let mut world = world(Vec::new(), false);
+    world.story.set("LEVIATHAN_BUDGET_USD_PER_DAY", "4.99");
+    world.story.pass().succeeded();
+    assert_eq!(world.story.json(&["tasks-list"])["tasks"][0]["reason"], "budget_spent");
+    assert_eq!(world.claude.seen().len(), 0, "no model was asked");
+    assert_eq!(world.story.json(&["attempts-list"])["attempts"], json!([]));
+}
