@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::future::{pending, ready};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command as Process, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use leviathan_executor::contain::{
     Command, Containment, End, Error, Limits, Outcome, Program, Walls, bubblewrap,
@@ -342,6 +343,29 @@ async fn a_command_that_fills_the_disk_is_ended() {
             assert_eq!(bench.run(&command).await.end, End::DiskLimit, "{fill}");
         }
     }
+}
+
+/// What was there before, and what somebody else takes of the same disk meanwhile, is not the command's.
+#[tokio::test]
+async fn a_command_does_not_answer_for_what_others_take_of_the_disk() {
+    let bench = Bench::new();
+    let tree = bench.folder.path().join("tree");
+    std::fs::write(tree.join("old"), vec![1; 40_000_000]).unwrap();
+    // A file of an earlier second: the kernel's times tell no command that began in the same one.
+    let written = std::fs::metadata(tree.join("old")).unwrap().ctime();
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    eventually("the second is over", || now().cast_signed() > written);
+    let mut command = bench.shell("touch began; while [ ! -e go ]; do sleep 0.05; done; sleep 0.2");
+    command.limits.disk_bytes = 20_000_000;
+    let others = async {
+        while !tree.join("began").exists() {
+            tokio::task::yield_now().await;
+        }
+        std::fs::write(bench.folder.path().join("others"), vec![1; 60_000_000]).unwrap();
+        std::fs::write(tree.join("go"), "").unwrap();
+    };
+    let (outcome, ()) = tokio::join!(bench.run(&command), others);
+    assert_eq!(outcome.end, End::Exited { code: 0 });
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! How much of the disk a command takes, all its files together.
 //!
 //! Adding up a whole tree takes long, so that it is done only when the file system itself has lost so much room since
-//! the command began, whoever took it. What is added up is a claim of a tree that changes meanwhile; it decides only
-//! whether the command is ended, never what its work is.
+//! the command began, whoever took it. Then what was made or changed since is added up, which the kernel's own time of
+//! each file tells and no command can set. It is a claim of a tree that changes meanwhile; it decides only whether the
+//! command is ended, never what its work is.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{StatVfs, statvfs};
 
@@ -23,6 +24,8 @@ pub(super) struct Disk {
     /// The most room that was free since then, in each folder's file system.
     free: Vec<Taken>,
     not_before: Instant,
+    /// When the command began, in seconds since 1970. Files that were changed in this very second count as its own.
+    began: i64,
 }
 
 /// Room of a disk.
@@ -38,7 +41,9 @@ impl Disk {
     pub(super) fn watch(folders: &[PathBuf], most: Taken) -> io::Result<Self> {
         let free: Vec<Taken> = folders.iter().map(|folder| free(folder)).collect::<io::Result<_>>()?;
         let least = free.iter().fold(most, |least, free| least.or_less(free.half()));
-        Ok(Self { folders: folders.to_vec(), most: least, free, not_before: Instant::now() })
+        let began = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?.as_secs();
+        let began = i64::try_from(began).map_err(io::Error::other)?;
+        Ok(Self { folders: folders.to_vec(), most: least, free, not_before: Instant::now(), began })
     }
 
     /// Whether the command has taken more than it may.
@@ -46,9 +51,31 @@ impl Disk {
         if Instant::now() < self.not_before || !self.has_shrunk() {
             return false;
         }
-        let taken = self.folders.iter().fold(Taken::default(), |all, folder| all.and(held(folder)));
+        let is_over = self.has_taken_too_much();
         self.not_before = Instant::now() + REST;
-        taken.exceeds(self.most)
+        is_over
+    }
+
+    /// Adds up what was made or changed since the command began, links not followed, and no further than it may.
+    fn has_taken_too_much(&self) -> bool {
+        let mut taken = Taken::default();
+        let mut waiting = self.folders.clone();
+        while let Some(folder) = waiting.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                // What has gone meanwhile takes nothing.
+                let Ok(found) = entry.metadata() else { continue };
+                if found.ctime() >= self.began {
+                    taken = taken.and(Taken { bytes: found.blocks().saturating_mul(BLOCK), files: 1 });
+                }
+                if taken.exceeds(self.most) {
+                    return true;
+                }
+                if found.is_dir() {
+                    waiting.push(entry.path());
+                }
+            }
+        }
+        false
     }
 
     /// Whether a file system has lost as much room as the command may take.
@@ -92,21 +119,4 @@ fn free(folder: &Path) -> io::Result<Taken> {
     // Some file systems make room for names as they need it, and know no number.
     let files = if f_files == 0 { u64::MAX } else { f_ffree };
     Ok(Taken { bytes: f_bfree.saturating_mul(f_frsize), files })
-}
-
-/// What a folder and all beneath it take, links not followed.
-fn held(folder: &Path) -> Taken {
-    let mut taken = Taken::default();
-    let mut waiting = vec![folder.to_owned()];
-    while let Some(folder) = waiting.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            // What has gone meanwhile takes nothing.
-            let Ok(found) = entry.metadata() else { continue };
-            taken = taken.and(Taken { bytes: found.blocks().saturating_mul(BLOCK), files: 1 });
-            if found.is_dir() {
-                waiting.push(entry.path());
-            }
-        }
-    }
-    taken
 }

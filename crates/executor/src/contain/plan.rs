@@ -74,7 +74,7 @@ impl Default for Limits {
             open_files: 4096,
             file_bytes: 4 << 30,
             disk_bytes: 16 << 30,
-            disk_files: 4_000_000,
+            disk_files: 1_000_000,
             memory_bytes: 8 << 30,
             user_processes: None,
         }

@@ -194,6 +194,8 @@ fn leave_programs(tree: &Path) -> anyhow::Result<()> {
     let program = tree.join(".git/evil");
     fs::write(&program, format!("#!/bin/sh\necho ran > '{}'\n", mark(tree).display()))?;
     fs::set_permissions(&program, Permissions::from_mode(0o755))?;
+    // Whoever configured a template of their own may have none of these.
+    fs::create_dir_all(tree.join(".git/hooks"))?;
     for hook in ["pre-commit", "post-commit", "post-checkout", "post-index-change", "reference-transaction"] {
         symlink(&program, tree.join(".git/hooks").join(hook))?;
     }
