@@ -1,6 +1,5 @@
 //! The client of the control plane: one method for each route.
 
-use std::error::Error;
 use std::time::Duration;
 
 use model::{AttemptId, Digest, Event, TargetId};
@@ -10,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{ErrorBody, ErrorCode};
+use crate::http::{self, root_cause};
 use crate::trace;
 use crate::types;
 
@@ -392,34 +392,9 @@ impl Client {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The token goes to the control plane alone: to no proxy, and nowhere that a redirect points.
+/// The token goes to the control plane alone.
 fn builder(base: &str) -> ClientBuilder {
-    // The error of a second installation only says that a provider is there already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = reqwest::Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(CALL_TIMEOUT)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("leviathan/", env!("CARGO_PKG_VERSION")));
-    if base.starts_with("https://") {
-        builder
-    } else {
-        // Reading the machine's certificates takes longer than a whole call that needs none.
-        builder.tls_certs_only([])
-    }
-}
-
-/// What really went wrong: the innermost of the errors that are wrapped into each other.
-fn root_cause(problem: &reqwest::Error) -> String {
-    if problem.is_timeout() {
-        return "it takes too long".to_owned();
-    }
-    let mut cause: &dyn Error = problem;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
+    http::builder(base.starts_with("https://"), CALL_TIMEOUT).connect_timeout(CONNECT_TIMEOUT)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod client;
 mod error;
+pub mod http;
 mod openapi;
 mod routes;
 pub mod token;

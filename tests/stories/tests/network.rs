@@ -1,8 +1,6 @@
 //! Hosts that a policy opens, through the programs: the operator vouches for a mirror, `setup` reaches it, the agent does
 //! not, and both are told to whoever asks.
 
-#![expect(clippy::unwrap_used, reason = "a story fails where it is told")]
-
 use std::io::{Read, Write};
 use std::net::TcpListener;
 

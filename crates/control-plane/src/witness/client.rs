@@ -1,6 +1,5 @@
 //! One call of a witness: what is sent, and what of its answer is let in. Everything that comes back is a stranger's.
 
-use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -170,17 +169,11 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn of(url: &WitnessUrl) -> anyhow::Result<Self> {
-        // The error of a second installation only says that a provider is there already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = reqwest::Client::builder()
+        let builder = api::http::builder(url.0.scheme() == "https", CALL_TIMEOUT);
+        let http = builder
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(CALL_TIMEOUT)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("leviathan/", env!("CARGO_PKG_VERSION")));
-        // Reading the machine's certificates takes longer than a whole call that needs none.
-        let builder = if url.0.scheme() == "https" { builder } else { builder.tls_certs_only([]) };
-        let http = builder.build().context("no HTTP client for the witness can be made here")?;
+            .build()
+            .context("no HTTP client for the witness can be made here")?;
         Ok(Self { http, url: url.add_checkpoint() })
     }
 
@@ -243,16 +236,8 @@ impl fmt::Display for Words {
     }
 }
 
-/// What really went wrong: the innermost of the errors that are wrapped into each other.
 fn unreachable(problem: &reqwest::Error) -> Problem {
-    if problem.is_timeout() {
-        return Problem::Unreachable("it takes longer than 10 s".to_owned());
-    }
-    let mut cause: &dyn Error = problem;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    Problem::Unreachable(cause.to_string())
+    Problem::Unreachable(api::http::root_cause(problem))
 }
 
 #[cfg(test)]

@@ -22,16 +22,9 @@ pub(super) struct Client {
 impl Client {
     /// For calls that take `timeout` at most; over TLS only if `is_secure`.
     pub(super) fn new(timeout: Duration, is_secure: bool) -> anyhow::Result<Self> {
-        // The error of a second installation only says that a provider is there already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .timeout(timeout)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("leviathan/", env!("CARGO_PKG_VERSION")));
-        // Reading the machine's certificates takes longer than a whole call that needs none.
-        let http = if is_secure { http } else { http.tls_certs_only([]) };
-        let http = http.build().context("no HTTP client for the collector can be made here")?;
+        let http = api::http::builder(is_secure, timeout)
+            .build()
+            .context("no HTTP client for the collector can be made here")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start the runtime that calls the collector")?;
         Ok(Self { http, runtime: Some(runtime) })
